@@ -1,0 +1,158 @@
+"""A submitted job until the upstream is done with it, and its result until it is kept."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import structlog
+
+from proxy.domain.classify import conclude
+from proxy.domain.errors import StorageFull
+from proxy.domain.ids import make_id
+from proxy.domain.jobs import File, JobState
+from proxy.domain.outcomes import Outcome, Step, UpstreamFailed, Verdict
+from proxy.domain.polling import next_look
+from proxy.services.run import Run
+from proxy.upstream.driver import Done, Ended, Running
+
+log = structlog.get_logger(__name__)
+
+MAX_DOUBLINGS = 3  # of the time between two looks, while they go wrong
+FETCH_TRIES = 5
+FETCH_AGAIN = 2.0  # seconds before the second try, doubled for each further one
+GRACE = 10.0  # seconds after the submit in which "not found" may mean "not known yet"
+HOLD = 900.0  # seconds past its deadline that a job's slot is held for an upstream that never says it is done
+FTYP = slice(4, 8)  # where an MP4 says that it is one (ISO/IEC 14496-12)
+JOB_ERRORS = {
+    Outcome.MODERATED: "content_moderated",
+    Outcome.REJECTED: "upstream_rejected",
+    Outcome.NO_RESULT: "no_video_url",
+}
+
+
+class NoVideo(Exception):
+    """What the upstream handed out as a video is none."""
+
+
+async def follow(run: Run) -> None:
+    """Look at a submitted job until the upstream is done with it, and end it."""
+    shop = run.shop
+    started, troubles = shop.clock(), 0
+    while True:
+        elapsed = shop.clock() - started
+        wait = next_look(elapsed, run.progress, shop.learned(run.job).shortest(), shop.pace)
+        await asyncio.sleep(wait * 2**troubles)
+        if await _is_overdue(run):
+            return None
+        look = await _look(run)
+        shop.reached("polled")
+        troubles = 0 if look is not None else min(troubles + 1, MAX_DOUBLINGS)
+        match look:
+            case Running():
+                run.progress = max(run.progress, min(look.progress or 0, 99))
+            case Done():
+                shop.learned(run.job).learn(shop.clock() - started)
+                return await _deliver(run, look)
+            case Ended() if look.outcome is Outcome.GONE and elapsed < GRACE:
+                continue
+            case Ended():
+                return await _upstream_ended(run, conclude(look.outcome, look.cost, look.detail))
+            case Verdict():
+                return await _upstream_ended(run, look)
+            case None:
+                continue
+
+
+async def _look(run: Run) -> Running | Done | Ended | Verdict | None:
+    """Poll once. A verdict ends the job; None: this look went wrong, which says nothing about the job."""
+    began_at = run.shop.clock()
+    try:
+        async with run.shop.pollers:
+            return await run.driver.poll(run.job.upstream_id or "", run.access())
+    except UpstreamFailed as failure:
+        verdict = run.shop.settlements.classify(failure.signal, Step.POLL)
+    except Exception:
+        log.exception("driver_crashed", job=run.job.id, driver=run.lease.driver)
+        return None
+    if verdict.ends_job:
+        return verdict
+    await run.settle(verdict, Step.POLL, began_at)
+    await run.move()
+    return None
+
+
+async def _is_overdue(run: Run) -> bool:
+    """End the job for its client at its deadline; return whether its slot was held long enough after that, too."""
+    now, deadline = run.shop.clock(), run.job.deadline
+    if not run.detached and now >= deadline:
+        await run.detach(JobState.FAILED, "generation_timeout")
+    if now < deadline + HOLD:
+        return False
+    verdict = conclude(Outcome.LOST, None, "the upstream never said that it was done")
+    await run.end(JobState.FAILED, "generation_timeout", end=run.attempt_end(verdict))
+    return True
+
+
+async def _upstream_ended(run: Run, verdict: Verdict) -> None:
+    """The upstream finished the job without a video."""
+    settlement = await run.settle(verdict, Step.POLL, run.shop.clock())
+    error = JOB_ERRORS.get(verdict.outcome, "upstream_failed")
+    await run.end(JobState.FAILED, error, end=run.attempt_end(verdict, settlement), cost=verdict.cost)
+
+
+async def _deliver(run: Run, done: Done) -> None:
+    """Keep the finished video and end the job with it."""
+    cost = run.shop.estimate(run.job) if done.cost is None else done.cost
+    file, error = (None, None) if run.detached else await _fetch(run, done)
+    state = JobState.FAILED if file is None else JobState.COMPLETED
+    await run.end(state, error, end=run.attempt_end(None), file=file, cost=cost)
+
+
+async def _fetch(run: Run, done: Done) -> tuple[File | None, str | None]:
+    """Fetch the result, by another proxy if need be; return its file, or the code of what went wrong."""
+    file_id = make_id("file_", run.shop.clock(), run.shop.entropy(16))
+    pause = FETCH_AGAIN
+    for _ in range(FETCH_TRIES):
+        file, error = await _fetch_once(run, done, file_id)
+        if file is not None:
+            return file, None
+        await asyncio.sleep(pause)
+        pause *= 2
+    return None, error
+
+
+async def _fetch_once(run: Run, done: Done, file_id: str) -> tuple[File | None, str | None]:
+    shop, host = run.shop, urlsplit(done.url).hostname
+    began_at = shop.clock()
+    try:
+        async with run.driver.fetch(done, run.access()) as chunks:
+            kept = await shop.media.keep_stream(file_id, _video(chunks))
+    except NoVideo:
+        return None, "upstream_bad_response"
+    except StorageFull:
+        return None, "internal_server_error"
+    except UpstreamFailed as failure:
+        verdict = shop.settlements.classify(failure.signal, Step.FETCH)
+        await run.settle(verdict, Step.FETCH, began_at, host)
+        await run.move(host)
+        return None, "upstream_bad_response" if verdict.outcome is Outcome.GARBLED else "upstream_failed"
+    shop.reached("kept")
+    now = shop.clock()
+    owner = run.job.tenant_id
+    return File(file_id, owner, run.job.id, "video/mp4", kept.size, kept.sha256, now, now + shop.retention), None
+
+
+async def _video(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Pass the bytes of an MP4 on. Raises `NoVideo`."""
+    held, is_video = b"", False
+    async for chunk in chunks:
+        held += chunk
+        if not is_video and len(held) >= FTYP.stop:
+            is_video = held[FTYP] == b"ftyp"
+            if not is_video:
+                raise NoVideo
+        if is_video:
+            yield held
+            held = b""
+    if not is_video:
+        raise NoVideo

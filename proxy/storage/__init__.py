@@ -1,0 +1,1 @@
+"""Floor 2: what must survive. The only importer of SQLAlchemy."""
