@@ -261,7 +261,6 @@ class Gateway:
         options = GenerationOptions(
             deadline=jobs.deadline,
             dedupe_window=jobs.dedupe_window,
-            idempotency_window=jobs.idempotency_window,
             max_wait=settings.queue.max_wait,
             max_length=settings.queue.max_length,
             max_image=images.max_size,

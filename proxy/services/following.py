@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import structlog
@@ -17,7 +18,7 @@ from proxy.upstream.driver import Done, Ended, Running
 
 log = structlog.get_logger(__name__)
 
-MAX_DOUBLINGS = 3  # of the time between two looks, while they go wrong
+LONGEST_PAUSE = 30.0  # seconds between two looks while they go wrong
 FETCH_TRIES = 5
 FETCH_AGAIN = 2.0  # seconds before the second try, doubled for each further one
 GRACE = 10.0  # seconds after the submit in which "not found" may mean "not known yet"
@@ -30,6 +31,13 @@ JOB_ERRORS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A look went wrong; `retry_after` is in seconds."""
+
+    retry_after: float
+
+
 class NoVideo(Exception):
     """What the upstream handed out as a video is none."""
 
@@ -37,34 +45,47 @@ class NoVideo(Exception):
 async def follow(run: Run) -> None:
     """Look at a submitted job until the upstream is done with it, and end it."""
     shop = run.shop
-    started, troubles = shop.clock(), 0
+    started = run.job.created_at if run.submitted_at is None else run.submitted_at
+    pause = 0.0 if run.submitted_at is None else _pause(run, 0.0)  # what a predecessor left is looked at now
+    troubles = 0
     while True:
-        elapsed = shop.clock() - started
-        wait = next_look(elapsed, run.progress, shop.learned(run.job).shortest(), shop.pace)
-        await asyncio.sleep(wait * 2**troubles)
+        await asyncio.sleep(pause)
         if await _is_overdue(run):
-            return None
+            return
+        elapsed = shop.clock() - started
         look = await _look(run)
         shop.reached("polled")
-        troubles = 0 if look is not None else min(troubles + 1, MAX_DOUBLINGS)
-        match look:
-            case Running():
-                run.progress = max(run.progress, min(look.progress or 0, 99))
-            case Done():
-                shop.learned(run.job).learn(shop.clock() - started)
-                return await _deliver(run, look)
-            case Ended() if look.outcome is Outcome.GONE and elapsed < GRACE:
-                continue
-            case Ended():
-                return await _upstream_ended(run, conclude(look.outcome, look.cost, look.detail))
-            case Verdict():
-                return await _upstream_ended(run, look)
-            case None:
-                continue
+        if await _conclude(run, look, elapsed):
+            return
+        pause = _pause(run, elapsed)
+        troubles = troubles + 1 if isinstance(look, Trouble) else 0
+        if isinstance(look, Trouble):
+            pause = max(look.retry_after, min(pause * 2**troubles, LONGEST_PAUSE))
 
 
-async def _look(run: Run) -> Running | Done | Ended | Verdict | None:
-    """Poll once. A verdict ends the job; None: this look went wrong, which says nothing about the job."""
+def _pause(run: Run, elapsed: float) -> float:
+    return next_look(elapsed, run.progress, run.shop.learned(run.job).shortest(), run.shop.pace)
+
+
+async def _conclude(run: Run, look: Running | Done | Ended | Verdict | Trouble, elapsed: float) -> bool:
+    """End the job if the look showed its end; return whether it did."""
+    match look:
+        case Running():
+            run.progress = max(run.progress, min(look.progress or 0, 99))
+            return False
+        case Done():
+            await _deliver(run, look)
+        case Ended() if look.outcome is not Outcome.GONE or elapsed > GRACE:
+            await _upstream_ended(run, conclude(look.outcome, look.cost, look.detail))
+        case Verdict():
+            await _upstream_ended(run, look)
+        case Ended() | Trouble():
+            return False
+    return True
+
+
+async def _look(run: Run) -> Running | Done | Ended | Verdict | Trouble:
+    """Poll once. A verdict ends the job; a trouble says nothing about it."""
     began_at = run.shop.clock()
     try:
         async with run.shop.pollers:
@@ -73,12 +94,12 @@ async def _look(run: Run) -> Running | Done | Ended | Verdict | None:
         verdict = run.shop.settlements.classify(failure.signal, Step.POLL)
     except Exception:
         log.exception("driver_crashed", job=run.job.id, driver=run.lease.driver)
-        return None
+        return Trouble(0.0)
     if verdict.ends_job:
         return verdict
     await run.settle(verdict, Step.POLL, began_at)
     await run.move()
-    return None
+    return Trouble(verdict.retry_after or 0.0)
 
 
 async def _is_overdue(run: Run) -> bool:
@@ -102,6 +123,8 @@ async def _upstream_ended(run: Run, verdict: Verdict) -> None:
 
 async def _deliver(run: Run, done: Done) -> None:
     """Keep the finished video and end the job with it."""
+    if run.submitted_at is not None:
+        run.shop.learned(run.job).learn(run.shop.clock() - run.submitted_at)
     cost = run.shop.estimate(run.job) if done.cost is None else done.cost
     file, error = (None, None) if run.detached else await _fetch(run, done)
     state = JobState.FAILED if file is None else JobState.COMPLETED
@@ -109,16 +132,24 @@ async def _deliver(run: Run, done: Done) -> None:
 
 
 async def _fetch(run: Run, done: Done) -> tuple[File | None, str | None]:
-    """Fetch the result, by another proxy if need be; return its file, or the code of what went wrong."""
+    """Fetch the result, by another proxy if need be; return its file, or the code of what went wrong.
+
+    A full disk uses up no try: what was paid for is kept once there is room, until the job's deadline.
+    """
     file_id = make_id("file_", run.shop.clock(), run.shop.entropy(16))
-    pause = FETCH_AGAIN
-    for _ in range(FETCH_TRIES):
-        file, error = await _fetch_once(run, done, file_id)
-        if file is not None:
-            return file, None
+    tries, pause = 0, FETCH_AGAIN
+    while True:
+        try:
+            file, error = await _fetch_once(run, done, file_id)
+        except StorageFull:
+            file, error = None, "internal_server_error"
+            tries = tries if run.shop.clock() < run.job.deadline else FETCH_TRIES
+        else:
+            tries += 1
+        if file is not None or tries >= FETCH_TRIES:
+            return file, error
         await asyncio.sleep(pause)
-        pause *= 2
-    return None, error
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 async def _fetch_once(run: Run, done: Done, file_id: str) -> tuple[File | None, str | None]:
@@ -129,8 +160,6 @@ async def _fetch_once(run: Run, done: Done, file_id: str) -> tuple[File | None, 
             kept = await shop.media.keep_stream(file_id, _video(chunks))
     except NoVideo:
         return None, "upstream_bad_response"
-    except StorageFull:
-        return None, "internal_server_error"
     except UpstreamFailed as failure:
         verdict = shop.settlements.classify(failure.signal, Step.FETCH)
         await run.settle(verdict, Step.FETCH, began_at, host)

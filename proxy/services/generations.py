@@ -37,7 +37,6 @@ DRAIN_RETRY = 10.0  # seconds, told to a client while the gateway stops
 class GenerationOptions:
     deadline: float  # seconds a job may take
     dedupe_window: float  # seconds
-    idempotency_window: float  # seconds
     max_wait: float  # seconds: with no slot sooner than that, an order is refused
     max_length: int  # jobs that may wait
     max_image: int  # bytes
@@ -197,8 +196,7 @@ class Generations:
 
     async def _replay(self, caller: Key, key: str, body_hash: bytes) -> Job | None:
         """Return the job that was accepted under the Idempotency-Key. Raises `IdempotencyMismatch`."""
-        since = self._shop.clock() - self._options.idempotency_window
-        found = await self._shop.database.read(jobs.replay, caller.tenant_id, key, since)
+        found = await self._shop.database.read(jobs.replay, caller.tenant_id, key)
         if found is None:
             return None
         job_id, earlier_hash = found

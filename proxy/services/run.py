@@ -33,6 +33,7 @@ class Run:
         self.job = job
         self.detached = job.state.is_final
         self.sending = False  # inside a submit, which nothing may interrupt
+        self.submitted_at: float | None = None  # None: by a predecessor, or not yet
         self.progress = 0
         self.cancelled = False
         self.task: asyncio.Task[None] | None = None

@@ -125,6 +125,7 @@ async def _accepted(run: Run, attempt: Attempt, upstream_id: str) -> None:
     job = run.job
     await run.write(jobs.submitted, jobs.Submission(job.id, job.fence, attempt.id, upstream_id))
     run.job = replace(job, state=JobState.RUNNING, upstream_id=upstream_id)
+    run.submitted_at = run.shop.clock()
     run.shop.reached("submitted")
     await run.settle(None, Step.SUBMIT, attempt.started_at)
     log.info("submitted", job=job.id, attempt=attempt.id, token=attempt.token_id, proxy=attempt.proxy_id)

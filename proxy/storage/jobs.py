@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.dml import Update
 
@@ -287,10 +287,10 @@ def unseen_since(connection: Connection, moment: float) -> list[Job]:
     return [_job(row) for row in connection.execute(query)]
 
 
-def replay(connection: Connection, tenant_id: str, key: str, since: float) -> tuple[str, bytes] | None:
-    """Return `(work_id, body_hash)` of what was accepted under an Idempotency-Key since that moment."""
+def replay(connection: Connection, tenant_id: str, key: str) -> tuple[str, bytes] | None:
+    """Return `(work_id, body_hash)` of what was accepted under an Idempotency-Key that is not forgotten yet."""
     query = select(idempotency.c.work_id, idempotency.c.body_hash).where(
-        idempotency.c.tenant_id == tenant_id, idempotency.c.key == key, idempotency.c.created_at > since
+        idempotency.c.tenant_id == tenant_id, idempotency.c.key == key
     )
     row = connection.execute(query).one_or_none()
     return None if row is None else (row.work_id, row.body_hash)
@@ -308,7 +308,8 @@ def attempts_of(connection: Connection, work_id: str) -> list[Attempt]:
 def oldest_queued_at(connection: Connection) -> float | None:
     """Return when the job was accepted that waits the longest for its attempt."""
     waiting = jobs.c.finished_at.is_(None) & (jobs.c.state == JobState.QUEUED)
-    return connection.execute(select(func.min(jobs.c.created_at)).where(waiting)).scalar_one()
+    moment: float | None = connection.execute(select(func.min(jobs.c.created_at)).where(waiting)).scalar_one()
+    return moment
 
 
 def counts(connection: Connection, since: float) -> dict[str, int]:

@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from io import BufferedWriter
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -21,6 +20,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FOLDER_DIGITS = 2
+BLOCK = 1024 * 1024  # bytes of a stream written at a time
 RETRY_AFTER = 30.0  # seconds, told to a client while the disk is full
 
 
@@ -58,16 +58,17 @@ class MediaStore:
         """
         path = self.path(file_id)
         part = path.with_name(path.name + ".part")
-        digest, size = hashlib.sha256(), 0
-        file = await _on_disk(_create, part)
+        digest, size, pending = hashlib.sha256(), 0, bytearray()
         try:
             async for chunk in chunks:
-                digest.update(chunk)
-                size += len(chunk)
-                await _on_disk(file.write, chunk)
-            await _on_disk(_commit, file, part, path)
+                pending += chunk
+                if len(pending) >= BLOCK:
+                    size += len(pending)
+                    await _on_disk(_append, part, bytes(pending), digest)
+                    pending.clear()
+            size += len(pending)
+            await _on_disk(_commit, part, path, bytes(pending), digest)
         finally:
-            file.close()
             part.unlink(missing_ok=True)
         return Kept(size, digest.digest())
 
@@ -91,13 +92,18 @@ async def _on_disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
         raise StorageFull(RETRY_AFTER) from error
 
 
-def _create(part: Path) -> BufferedWriter:
+def _append(part: Path, block: bytes, digest: "hashlib._Hash", *, last: bool = False) -> None:
     part.parent.mkdir(mode=0o700, exist_ok=True)
-    return part.open("wb")
+    digest.update(block)
+    with part.open("ab") as file:
+        file.write(block)
+        if last:
+            file.flush()
+            os.fsync(file.fileno())
 
 
-def _commit(file: BufferedWriter, part: Path, path: Path) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _commit(part: Path, path: Path, block: bytes, digest: "hashlib._Hash") -> None:
+    """Write the last block, and give the file its name once all of it is on the disk."""
+    _append(part, block, digest, last=True)
     part.replace(path)
     sync_folder(path.parent)

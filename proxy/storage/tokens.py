@@ -1,6 +1,6 @@
 """Tokens. Their secrets are stored sealed and found by a keyed hash."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,14 @@ def alter(connection: Connection, new: TokenUpdate) -> None:
     if "secret_hash" in new.values:
         _require_new(connection, new.id, new.values["secret_hash"])
     change(connection, new)
+
+
+def columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values of fields of a `Token` as those of its columns."""
+    row = dict(values)
+    if row.get("models") is not None:
+        row["models"] = orjson.dumps(row["models"]).decode()
+    return row
 
 
 def find(connection: Connection, token_id: str) -> Token | None:

@@ -15,40 +15,30 @@ DIGITS = ["0123456789", "０１２３４５６７８９", "⓪①②③④⑤⑥
 DOTS = [".", "。", "．", "｡"]
 
 
-def octets(address: IPv4Address) -> list[int]:
-    return list(address.packed)
-
-
-@st.composite
-def spelled(draw: st.DrawFn, address: IPv4Address) -> str:
-    """Spell an IPv4 address in one of the ways that some parser reads as that address."""
+def spellings(address: IPv4Address) -> list[str]:
+    """Return the ways to write an IPv4 address that some parser somewhere reads as that address."""
     number = int(address)
-    a, b, c, d = octets(address)
-    form = draw(
-        st.sampled_from(["whole", "hex", "octal", "two", "three", "mixed", "zeros", "wide", "mapped", "script"])
-    )
-    match form:
-        case "whole":
-            return str(number)
-        case "hex":
-            return draw(st.sampled_from([hex(number), hex(number).upper(), f"0x{a:x}.0x{b:x}.0x{c:x}.0x{d:x}"]))
-        case "octal":
-            return draw(st.sampled_from([f"0{number:o}", f"0{a:o}.0{b:o}.0{c:o}.0{d:o}"]))
-        case "two":
-            return f"{a}.{number & 0xFFFFFF}"
-        case "three":
-            return f"{a}.{b}.{number & 0xFFFF}"
-        case "mixed":
-            return f"0x{a:x}.0{b:o}.{number & 0xFFFF}"
-        case "zeros":
-            return f"{a:04}.{b:03}.{c:05}.{d:03}"
-        case "wide":
-            return f"{a + 256}.{b + 256}.{c}.{d}"
-        case "mapped":
-            kinds = ("::ffff:{}", "::{}", "64:ff9b::{}", "::ffff:0:{}", "2002:{}::")
-            return f"[{draw(st.sampled_from(kinds)).format(f'{number >> 16:x}:{number & 0xFFFF:x}')}]"
-    digits, dot = draw(st.sampled_from(DIGITS)), draw(st.sampled_from(DOTS))
-    return dot.join("".join(digits[int(digit)] for digit in str(octet)) for octet in (a, b, c, d))
+    a, b, c, d = address.packed
+    low = f"{number >> 16:x}:{number & 0xFFFF:x}"
+    return [
+        *(str(number), hex(number), hex(number).upper(), f"0{number:o}", f"0x1{number:08x}"),
+        *(f"{a}.{number & 0xFFFFFF}", f"{a}.{b}.{number & 0xFFFF}", f"0x{a:x}.0{b:o}.{number & 0xFFFF}"),
+        *(f"0x{a:x}.0x{b:x}.0x{c:x}.0x{d:x}", f"0{a:o}.0{b:o}.0{c:o}.0{d:o}", f"{a:04}.{b:03}.{c:05}.{d:03}"),
+        *(f"{a + 256}.{b + 256}.{c}.{d}", str(address), f"{address}.", f"%{ord(str(address)[0]):x}{str(address)[1:]}"),
+        *(
+            f"[::ffff:{low}]",
+            f"[::{low}]",
+            f"[64:ff9b::{low}]",
+            f"[::ffff:0:{low}]",
+            f"[2002:{low}::]",
+            f"[::ffff:{address}]",
+        ),
+        *(
+            dot.join("".join(digits[int(x)] for x in str(octet)) for octet in (a, b, c, d))
+            for digits in DIGITS
+            for dot in DOTS
+        ),
+    ]
 
 
 def reachable(url: str) -> bool:
@@ -60,11 +50,9 @@ def reachable(url: str) -> bool:
     return not target.literal or not Reach().denies(target.host)
 
 
-@given(
-    inside.flatmap(lambda address: st.tuples(st.just(address), spelled(address))), st.sampled_from(["", ":80", ":443"])
-)
-def test_no_spelling_of_a_denied_address_passes(spelling: tuple[IPv4Address, str], port: str) -> None:
-    assert not reachable(f"http://{spelling[1]}{port}/a.png"), spelling
+@given(inside, st.sampled_from(["", ":80", ":443"]))
+def test_no_spelling_of_a_denied_address_passes(address: IPv4Address, port: str) -> None:
+    assert [spelling for spelling in spellings(address) if reachable(f"http://{spelling}{port}/a.png")] == []
 
 
 @given(st.text(max_size=60), st.text(max_size=30))
