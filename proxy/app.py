@@ -4,10 +4,10 @@ import asyncio
 import random
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from importlib.metadata import version
 from urllib.parse import urlsplit
 
 import structlog
@@ -17,52 +17,62 @@ from proxy.domain.errors import Draining
 from proxy.domain.ids import RANDOM_BYTES, make_id
 from proxy.domain.polling import Pace
 from proxy.domain.proxies import parse
-from proxy.domain.tenants import DEFAULT, Tenant
-from proxy.domain.tokens import Token, TokenState
+from proxy.domain.tokens import Token
 from proxy.logs import Redactor
 from proxy.services.access import Gatekeeper
+from proxy.services.admin_key import AdminKey
+from proxy.services.audit import Audit
 from proxy.services.catalog import Catalog
 from proxy.services.dispatcher import Dispatcher
+from proxy.services.first_start import SANDBOX_TOKEN, prepare, put_sandbox_token, retire_sandbox_token
 from proxy.services.generations import DRAIN_RETRY, GenerationOptions, Generations
 from proxy.services.housekeeping import Housekeeping
 from proxy.services.image_decoding import ImageLimits
 from proxy.services.images import ImageChecker
+from proxy.services.jobs import Jobs
+from proxy.services.keys import Keys
+from proxy.services.master_key import MasterKey
 from proxy.services.metrics import Metrics
+from proxy.services.pauses import Pauses
+from proxy.services.proxies import Proxies
 from proxy.services.settlement import Settlements
+from proxy.services.status import Running, Status
 from proxy.services.tasks import Tasks
+from proxy.services.tokens import Tokens
 from proxy.services.worker import Worker
 from proxy.services.workshop import Workshop
 from proxy.settings import Settings
 from proxy.state.limits import Limits
 from proxy.state.pool import Pool
 from proxy.state.wakeups import Wakeups
-from proxy.storage import keys, migrate, sealed, tokens
-from proxy.storage.changes import Act
+from proxy.storage import migrate
 from proxy.storage.database import Database
 from proxy.storage.folder import Folder, write_private
 from proxy.storage.media import MediaStore
-from proxy.storage.seal import Pepper, Sealer
-from proxy.storage.writer import each
+from proxy.storage.seal import Sealer
 from proxy.upstream.driver import Driver
-from proxy.upstream.fetch import FetchLimits, ImageFetcher
+from proxy.upstream.fetch import FetchLimits, ImageFetcher, Resolve
 from proxy.upstream.sandbox import SandboxDriver
 from proxy.upstream.transport import Timeouts, Transport
 from proxy.upstream.xai import XaiDriver
 from proxy.web import context, health, media, routes, server, videos
+from proxy.web.admin import context as admin
+from proxy.web.admin.routes import ROUTES as ADMIN_ROUTES
 from proxy.web.bodies import BODIES, BodyMemory
 from proxy.web.middleware import admit, explain, observe, stamp
 
 log = structlog.get_logger(__name__)
 
-SANDBOX_TOKEN = "tok_sandbox"  # the id of the built-in sandbox token
 ADMIN_KEY_BYTES = 36
 POLLERS = 256  # looks at the upstream at the same time
-BACKLOG = 1024  # connections that wait to be taken
 SHUTDOWN = 5.0  # seconds for answers under way once the waiters have been sent away
 
 
-class RealTokens(Exception):
-    """`--sandbox` does not start beside enabled real tokens: somebody would take the stand-in's videos for theirs."""
+def steady_clock() -> Callable[[], float]:
+    """Return Unix time that no adjustment of the machine's clock moves back: its start by the wall, its course by the
+    time since boot."""
+    start = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return lambda: start + time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def nothing(_step: str) -> None:
@@ -73,7 +83,8 @@ class Gateway:
     """One gateway process on one data folder.
 
     Without `listen` it opens only the socket in its data folder, for a command line that has no running server;
-    without `worker` it accepts and answers, and leaves the jobs alone.
+    without `worker` it accepts and answers, and leaves the jobs alone. `resolve` looks up the names of image hosts in
+    place of the system's resolver.
     """
 
     def __init__(
@@ -85,6 +96,7 @@ class Gateway:
         worker: bool = True,
         listen: bool = True,
         reached: Callable[[str], None] = nothing,
+        resolve: Resolve | None = None,
     ) -> None:
         self.settings = settings
         self.port = settings.server.port
@@ -94,7 +106,9 @@ class Gateway:
         self._works = worker
         self._listens = listen
         self._reached = reached
+        self._resolve = resolve
         self._folder = Folder(settings.data_dir)
+        self._clock = steady_clock()
         self._open = AsyncExitStack()
         self._tasks = Tasks()
         self._stopping = False
@@ -138,18 +152,22 @@ class Gateway:
         self._open_upstream()
         await self._open_services()
         await self._open_web()
+        if self._works:  # last: a start that fails, on a taken port say, has sent nothing
+            await self._worker.start()
+            self._tasks.start(self._generations.wake_forever(), "wake-ups")
+            self._keep_house()
 
     async def _open_storage(self) -> None:
         settings, folder = self.settings, self._folder
         given = settings.master_key.reveal() if settings.master_key else None
         self._sealer = Sealer(folder.master_keys(given, secrets.token_bytes), secrets.token_bytes)
-        backup = await asyncio.to_thread(migrate.upgrade, folder.database, folder.backups, time.time())
+        backup = await asyncio.to_thread(migrate.upgrade, folder.database, folder.backups, self._clock())
         if backup is not None:
             log.info("schema_upgraded", backup=str(backup))
         self._database = Database(folder.database)
         await self._database.open()
         self._open.push_async_callback(self._database.close)
-        self._media = MediaStore(folder.media, settings.media.min_free)
+        self._media = MediaStore(folder.media, settings.media.min_free, self._reached)
         await asyncio.to_thread(self._media.sweep)
 
     def _open_upstream(self) -> None:
@@ -171,18 +189,24 @@ class Gateway:
         settings, database = self.settings, self._database
         self._open.push_async_callback(self._tasks.close)
         self._metrics = Metrics()
+        self._limits = Limits()
+        self._wakeups = Wakeups()
         self._pool = Pool(settings.policy, random.random)
-        self._dispatcher = Dispatcher(self._pool, time.time, lambda: self._catalog.pauses)
+        self._dispatcher = Dispatcher(self._pool, self._clock, lambda: self._catalog.pauses)
         self._catalog = Catalog(
             database=database,
             pool=self._pool,
             transport=self._transport,
             sealer=self._sealer,
-            clock=time.time,
+            clock=self._clock,
             register=self._redactor.register,
             on_change=self._dispatcher.match,
         )
-        await self._first_rows()
+        self._own = await prepare(database, self._sealer, secrets.token_bytes, self._clock())
+        if self._sandbox:
+            await put_sandbox_token(database, self._sealer, secrets.token_bytes, self._sandbox_token())
+        elif self._listens:
+            await retire_sandbox_token(database, self._clock())
         await self._catalog.load()
         self._settlements = Settlements(
             database=database,
@@ -191,18 +215,16 @@ class Gateway:
             drivers=self._drivers,
             policy=settings.policy,
             metrics=self._metrics,
-            clock=time.time,
+            clock=self._clock,
             tasks=self._tasks,
         )
         shop = self._workshop()
-        worker_id = make_id("wrk_", time.time(), secrets.token_bytes(RANDOM_BYTES))
+        worker_id = make_id("wrk_", self._clock(), secrets.token_bytes(RANDOM_BYTES))
         self._worker = Worker(worker_id=worker_id, workshop=shop, max_in_flight=settings.jobs.max_in_flight)
+        self._metrics.watch("jobs_in_work", "Jobs claimed and not ended", self._worker.running)
+        self._metrics.watch("jobs_waiting", "Jobs that wait for a token's slot", lambda: self._dispatcher.waiting)
         self._generations = self._client_side(shop)
         await self._generations.start()
-        if self._works:
-            await self._worker.start()
-            self._tasks.start(self._generations.wake_forever(), "wake-ups")
-            self._keep_house()
 
     def _workshop(self) -> Workshop:
         settings = self.settings
@@ -214,15 +236,15 @@ class Gateway:
             dispatcher=self._dispatcher,
             settlements=self._settlements,
             drivers=self._drivers,
-            limits=Limits(),
-            wakeups=Wakeups(),
+            limits=self._limits,
+            wakeups=self._wakeups,
             metrics=self._metrics,
             prices=settings.tariff(),
             pace=Pace(settings.upstream.xai.poll_min, settings.upstream.xai.poll_max),
             pollers=asyncio.Semaphore(POLLERS),
             retention=settings.media.retention,
             on_ambiguous=settings.jobs.on_ambiguous,
-            clock=time.time,
+            clock=self._clock,
             jitter=random.random,
             entropy=secrets.token_bytes,
             reached=self._reached,
@@ -252,7 +274,8 @@ class Gateway:
                 lookup=fetch.resolve_timeout,
                 max_redirects=fetch.max_redirects,
                 proxy=None if fetch.proxy is None else parse(fetch.proxy.reveal()),
-            )
+            ),
+            resolve=self._resolve,
         )
         self._open.push_async_callback(checker.close)
         self._open.push_async_callback(fetcher.close)
@@ -273,39 +296,16 @@ class Gateway:
             media=self._media,
             catalog=self._catalog,
             idempotency_window=self.settings.jobs.idempotency_window,
-            clock=time.time,
+            clock=self._clock,
         )
         self._tasks.start(house.follow_forever(), "changes")
         self._tasks.start(house.sweep_forever(), "sweep")
 
-    async def _first_rows(self) -> None:
-        """Make what every gateway has: a tenant, its own secrets, the admin key, the sandbox token if it is one."""
-        now = time.time()
-        await self._database.write(_ENSURE_TENANT, (Tenant(DEFAULT, "Default"), now))
-        pepper, signing = [
-            await self._database.write(_OWN_SECRET, sealed.OwnSecret(name, self._sealer, secrets.token_bytes))
-            for name in ("pepper", "signing")
-        ]
-        self._pepper = Pepper(pepper)
-        self._signing_key = signing.reveal().encode()
-        if self._sandbox:
-            await self._put_sandbox_token(now)
+    def _sandbox_token(self) -> Token:
+        slots = self.settings.upstream.sandbox.concurrency
+        return Token(SANDBOX_TOKEN, "built-in sandbox", SandboxDriver.name, concurrency=slots, created_at=self._clock())
 
-    async def _put_sandbox_token(self, now: float) -> None:
-        """Raises `RealTokens`."""
-        rows = [token for token, _ in await self._database.read(tokens.load)]
-        real = [token.id for token in rows if token.driver != SandboxDriver.name and token.state is TokenState.ENABLED]
-        if real:
-            raise RealTokens(f"--sandbox does not start beside enabled real tokens ({len(real)}); disable them first")
-        if all(token.id != SANDBOX_TOKEN for token in rows):
-            concurrency = self.settings.upstream.sandbox.concurrency
-            token = Token(
-                SANDBOX_TOKEN, "built-in sandbox", SandboxDriver.name, concurrency=concurrency, created_at=now
-            )
-            secret = self._sealer.seal("built-in " + secrets.token_hex(RANDOM_BYTES), tokens.place(token.id))
-            act = Act(now, "gateway", "token.add", token.id, {"driver": token.driver})
-            new = tokens.NewToken(token, secret, self._pepper.hash("token", token.id), act)
-            await self._database.write(_CREATE_TOKEN, new)
+    # Floor 4
 
     def _admin_key(self) -> str:
         """Return the admin key: the environment's, or that of the file, made at the first start."""
@@ -318,38 +318,32 @@ class Gateway:
         return path.read_text().strip()
 
     async def _open_web(self) -> None:
-        admin_key = self._admin_key()
-        self._redactor.register(admin_key)
-        gatekeeper = Gatekeeper(self._catalog, self._pepper, admin_key)
-        listener = self._bind() if self._listens else None
-        app = self._application(gatekeeper)
+        options, door = self.settings.server, self._folder.socket
+        listener = None
+        if self._listens:
+            listener = server.bind(options.host, options.port)
+            self._open.callback(listener.close)
+            self.port = listener.getsockname()[1]
         runner = server.Runner(
-            app,
-            max_connections=self.settings.server.max_connections,
-            keepalive_timeout=self.settings.server.keepalive,
+            self._application(),
+            max_connections=options.max_connections,
+            keepalive_timeout=options.keepalive,
             shutdown_timeout=SHUTDOWN,
         )
         await runner.setup()
         self._open.push_async_callback(runner.cleanup)
-        self._folder.socket.unlink(missing_ok=True)
-        await web.UnixSite(runner, str(self._folder.socket)).start()
-        self._folder.socket.chmod(0o600)
-        self._open.callback(self._folder.socket.unlink, missing_ok=True)
-        if listener is not None:
-            await web.SockSite(runner, listener, backlog=BACKLOG).start()
-            await self._open_metrics()
+        await server.listen(runner, door, listener)
+        self._open.callback(server.remove, door)
+        if self._listens and options.metrics_port:
+            metrics = web.AppRunner(health.metrics_application(self._metrics), access_log=None)
+            await metrics.setup()
+            self._open.push_async_callback(metrics.cleanup)
+            await web.TCPSite(metrics, options.host, options.metrics_port).start()
 
-    def _bind(self) -> socket.socket:
-        """Take the port, before anything is said about it; 0 takes a free one."""
-        options = self.settings.server
-        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-        listener = socket.create_server((options.host, options.port), family=family, backlog=BACKLOG)
-        self._open.callback(listener.close)
-        self.port = listener.getsockname()[1]
-        return listener
-
-    def _application(self, gatekeeper: Gatekeeper) -> web.Application:
-        options = self.settings.server
+    def _application(self) -> web.Application:
+        options, admin_key = self.settings.server, self._admin_key()
+        self._redactor.register(admin_key)
+        gatekeeper = Gatekeeper(self._catalog, self._own.pepper, admin_key)
         app = web.Application(middlewares=[observe, explain, admit], client_max_size=options.max_body)
         app[context.OPTIONS] = context.WebOptions(
             language=options.language,
@@ -358,7 +352,7 @@ class Gateway:
             body_grace=options.body_grace,
             body_rate=options.body_rate,
         )
-        app[context.CLOCK] = time.time
+        app[context.CLOCK] = self._clock
         app[context.ENTROPY] = secrets.token_bytes
         app[context.METRICS] = self._metrics
         app[context.GATEKEEPER] = gatekeeper
@@ -367,31 +361,91 @@ class Gateway:
         app[context.READY] = self._require_ready
         app[BODIES] = BodyMemory(options.body_memory)
         lifetime = self.settings.media.url_lifetime
-        app[media.LINKS] = media.Links(self.url, self._signing_key, lifetime, time.time, self._media)
+        app[media.LINKS] = media.Links(self.url, self._own.signing_key, lifetime, self._clock, self._media)
+        self._put_admin_services(app, gatekeeper)
         app.on_response_prepare.append(stamp)
-        routes.add(app, [*health.ROUTES, *videos.ROUTES, *media.ROUTES])
+        routes.add(app, [*health.ROUTES, *videos.ROUTES, *media.ROUTES, *ADMIN_ROUTES])
         return app
 
-    async def _open_metrics(self) -> None:
-        """Open the listener of its own that `server.metrics_port` asks for."""
-        port = self.settings.server.metrics_port
-        if not port:
-            return
-        app = web.Application()
-        app[context.METRICS] = self._metrics
-        app.router.add_get("/metrics", health.get_metrics)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False)
-        await runner.setup()
-        self._open.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, self.settings.server.host, port).start()
+    def _put_admin_services(self, app: web.Application, gatekeeper: Gatekeeper) -> None:
+        """Give the admin API what it works with."""
+        settings, database, catalog, clock = self.settings, self._database, self._catalog, self._clock
+        entropy, sealing, models = secrets.token_bytes, asyncio.Lock(), settings.catalogue()
+        app[admin.KEYS] = Keys(
+            database=database,
+            catalog=catalog,
+            pepper=self._own.pepper,
+            defaults=settings.limits.of_new_keys(),
+            clock=clock,
+            entropy=entropy,
+        )
+        app[admin.TOKENS] = Tokens(
+            database=database,
+            catalog=catalog,
+            pool=self._pool,
+            dispatcher=self._dispatcher,
+            settlements=self._settlements,
+            drivers=self._drivers,
+            pepper=self._own.pepper,
+            sealing=sealing,
+            concurrency={
+                XaiDriver.name: settings.upstream.xai.concurrency,
+                SandboxDriver.name: settings.upstream.sandbox.concurrency,
+            },
+            sandbox=self._sandbox,
+            clock=clock,
+            entropy=entropy,
+        )
+        app[admin.PROXIES] = Proxies(
+            database=database,
+            catalog=catalog,
+            pool=self._pool,
+            dispatcher=self._dispatcher,
+            transport=self._transport,
+            sealing=sealing,
+            exit_check_url=settings.proxies.exit_check_url,
+            clock=clock,
+            entropy=entropy,
+        )
+        app[admin.JOBS] = Jobs(
+            database=database, worker=self._worker, limits=self._limits, wakeups=self._wakeups, clock=clock
+        )
+        app[admin.PAUSES] = Pauses(
+            database=database, catalog=catalog, drivers=self._drivers, models=models, clock=clock
+        )
+        app[admin.STATUS] = Status(
+            database=database,
+            catalog=catalog,
+            pool=self._pool,
+            dispatcher=self._dispatcher,
+            media=self._media,
+            drivers=self._drivers,
+            models=models,
+            running=Running(version("grokpool"), clock(), self._sandbox, lambda: self._stopping),
+            clock=clock,
+        )
+        app[admin.AUDIT] = Audit(database)
+        app[admin.ADMIN_KEY] = AdminKey(
+            database=database,
+            gatekeeper=gatekeeper,
+            file=self._folder.admin_key,
+            from_environment=settings.admin_key is not None,
+            register=self._redactor.register,
+            clock=clock,
+            entropy=entropy,
+        )
+        app[admin.MASTER_KEY] = MasterKey(
+            database=database,
+            catalog=catalog,
+            file=self._folder.master_key,
+            given=settings.master_key,
+            sealing=sealing,
+            clock=clock,
+            entropy=entropy,
+        )
 
     def _require_ready(self) -> None:
         """Raises `Draining`, `StorageFull`."""
         if self._stopping:
             raise Draining(DRAIN_RETRY)
         self._media.require_room()
-
-
-_ENSURE_TENANT = each(keys.ensure_tenant)
-_OWN_SECRET = each(sealed.own_secret)
-_CREATE_TOKEN = each(tokens.create)

@@ -54,7 +54,6 @@ class Server(Section):
     keepalive: Seconds = 15
     language: Literal["zh", "en"] = "zh"
     loop: Literal["auto", "asyncio", "uvloop"] = "auto"
-    trusted_proxies: Networks = ()
     metrics_port: PortOrNone = 0
 
     @field_validator("public_url")
@@ -110,7 +109,7 @@ class Images(Section):
     max_side: Count = 16_384
     max_frames: Count = 200
     decode_timeout: Seconds = 5
-    decode_memory: Size = 512 * MiB
+    decode_memory: Size = 768 * MiB
 
 
 class Fetch(Section):
@@ -134,8 +133,6 @@ class Xai(Section):
     answer_timeout: Seconds = 120
     idle_timeout: Seconds = 30
     download_timeout: Seconds = 180
-    max_answer: Size = MiB
-    max_video: Size = 200 * MiB
     ca_file: Path | None = None
 
     @field_validator("poll_max")

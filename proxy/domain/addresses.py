@@ -15,8 +15,8 @@ FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\<>\"^{}|`]|%(?:00|0[aAdD])")
 SHAPE = re.compile(r"(https?)://([^/?#]+)([^#]*)(?:#.*)?", re.IGNORECASE | re.DOTALL)
 AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::([0-9]{1,5}))?", re.ASCII)
 LABEL = r"[0-9a-z](?:[0-9a-z-]{0,61}[0-9a-z])?"
-# Public names have a dot, and a last label that begins with a letter: no spelling of a number passes for a name.
-NAME = re.compile(rf"(?:{LABEL}\.)+[a-z](?:[0-9a-z-]{{0,61}}[0-9a-z])?", re.ASCII)
+# The last label begins with a letter: no spelling of a number passes for a name.
+NAME = re.compile(rf"(?:{LABEL}\.)*[a-z](?:[0-9a-z-]{{0,61}}[0-9a-z])?", re.ASCII)
 WRITTEN = "!#$%&'()*+,/:;=?@[]~"  # what `quote` leaves alone beside letters, digits and _.-
 
 # IANA's special-purpose registries, and what clouds put beside them (168.63.129.16 is Azure's host).
@@ -160,7 +160,7 @@ def _canonical(text: str) -> str:
     try:
         spelling = str(ip_address(text))
     except ValueError:
-        raise Refused("the host is neither a public name nor an address") from None
+        raise Refused("the host is neither a name nor an address") from None
     if spelling != text:
         raise Refused("the host is an address in a spelling that is not canonical")
     return text

@@ -166,7 +166,7 @@ def classify(signal: Signal, step: Step, now: float, policy: Policy) -> Verdict:
     document = _document(signal.body)
     answer = _read(signal, step, document)
     row = next(row for row in ANSWERED if row.matches(answer))
-    if row.outcome is Outcome.GARBLED and step is Step.SUBMIT and signal.trouble in (Trouble.RESET, Trouble.TIMEOUT):
+    if row.outcome is Outcome.GARBLED and step is Step.SUBMIT and _may_be_accepted(signal):
         return _lost(signal)
     return Verdict(
         outcome=row.outcome,
@@ -197,6 +197,12 @@ def _transport(signal: Signal) -> Verdict:
             return Verdict(Outcome.GARBLED, Blame.UPSTREAM, "an answer that makes no sense", evidence)
         case _:
             return _lost(signal)
+
+
+def _may_be_accepted(signal: Signal) -> bool:
+    """Tell whether a 2xx that cannot be read may still stand for work that was taken. A page of HTML in its place comes
+    from something in between."""
+    return signal.status is not None and 200 <= signal.status < 300 and not signal.body.lstrip().startswith(b"<")
 
 
 def _lost(signal: Signal) -> Verdict:

@@ -5,6 +5,7 @@ explains costs nobody more than a few seconds, until it is corroborated. Facts (
 pattern. One client request cools at most one token by inference.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -198,7 +199,7 @@ def _before_write(verdict: Verdict, scene: Scene, history: History, policy: Poli
     now, proxy_id = scene.now, scene.place.proxy_id
     event = _event(scene)
     kept = _remember(history.before_write, event, max(policy.unreachable_window, policy.outage_window))
-    quiet_since = max(scene.successes.values(), default=0.0)
+    quiet_since = max(scene.successes.values(), default=-math.inf)
     at_once = [e for e in _since(kept, now - policy.outage_window) if e.at > quiet_since]
     is_outage = len({e.proxy_id for e in at_once}) >= policy.outage_proxies
     is_upstream = is_outage or verdict.outcome is Outcome.TARGET_UNREACHABLE or proxy_id == DIRECT
@@ -220,7 +221,7 @@ def _is_proxy(recent: Iterable[Event], scene: Scene, count: int, window: float) 
     here = [event for event in recent if event.proxy_id == proxy_id]
     if len({event.owner for event in here}) < count or len({event.token_id for event in here}) < count:
         return False
-    if scene.successes.get(proxy_id, 0.0) >= here[0].at:
+    if scene.successes.get(proxy_id, -math.inf) >= here[0].at:
         return False
     return any(at >= scene.now - window for other, at in scene.successes.items() if other != proxy_id)
 

@@ -4,6 +4,7 @@ Every change of those rows leaves a line in `changes`; `follow` applies the line
 and those of others.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,6 +46,7 @@ class Catalog:
         self._clock = clock
         self._register = register  # of the log's redaction
         self._on_change = on_change
+        self._following = asyncio.Lock()  # who asks for a look while one is made is answered by the next
         self._seq = 0
         self._version = -1
         self._keys: dict[str, Key] = {}
@@ -56,25 +58,28 @@ class Catalog:
 
     async def load(self) -> None:
         """Read everything. Raises `Unsealable` when the master key is not the one that sealed the secrets."""
-        self._seq = await self._database.read(changes.latest)
-        for kind in ("proxy", "token", "key", "pause"):
-            await self._reload(kind, None)
+        async with self._following:
+            self._seq = await self._database.read(changes.latest)
+            for kind in ("proxy", "token", "key", "pause"):
+                await self._reload(kind, None)
         self._pool.restore(await self._database.read(cooldowns.load), self._clock())
 
     async def follow(self) -> None:
         """Apply what has changed since the last look. Costs nothing while nobody commits."""
-        version = await self._database.version()
-        if version == self._version:
-            return
-        self._version = version
-        new: dict[str, set[str]] = {}
-        for seq, kind, id_ in await self._database.read(changes.since, self._seq):
-            new.setdefault(kind, set()).add(id_)
-            self._seq = seq
-        for kind in sorted(new):  # proxies before the tokens that are pinned to them
-            await self._reload(kind, new[kind])
-        if new:
-            self._on_change()
+        async with self._following:
+            version = await self._database.version()
+            if version == self._version:
+                return
+            new: dict[str, set[str]] = {}
+            latest = self._seq
+            for seq, kind, id_ in await self._database.read(changes.since, self._seq):
+                new.setdefault(kind, set()).add(id_)
+                latest = seq
+            for kind in sorted(new):  # proxies before the tokens that are pinned to them
+                await self._reload(kind, new[kind])
+            self._seq, self._version = latest, version
+            if new:
+                self._on_change()
 
     def key_of(self, secret_hash: bytes, now: float) -> Key | None:
         """Return the key a secret belongs to, if both are valid now."""

@@ -30,11 +30,11 @@ class Line:
     want: Want
     waiting: list[tuple[int, float, int, asyncio.Future[Lease]]] = field(default_factory=list)
 
-    def head(self) -> tuple[int, float, int]:
+    def head(self) -> tuple[int, float, int] | None:
         """Drop those who left; return the rank of the first."""
         while self.waiting and self.waiting[0][-1].done():
             heapq.heappop(self.waiting)
-        return self.waiting[0][:-1] if self.waiting else (0, math.inf, 0)
+        return self.waiting[0][:-1] if self.waiting else None
 
 
 class NothingServes(Exception):
@@ -84,29 +84,33 @@ class Dispatcher:
         return max(0.0, found - now)
 
     def match(self) -> None:
-        """Give slots to those who wait, until the pool has none for them now."""
+        """Give slots to those who wait, the first in rank first, until the pool has none for them now."""
         wake = math.inf
-        for line in sorted(self._lines.values(), key=Line.head):
-            wake = min(wake, self._serve(line))
-            if not line.waiting:
-                del self._lines[line.want]
+        heads = [(head, line) for line in self._lines.values() if (head := line.head())]
+        heapq.heapify(heads)
+        while heads:
+            _, line = heapq.heappop(heads)
+            if (until := self._serve(line)) is not None:
+                wake = min(wake, until)
+            elif head := line.head():
+                heapq.heappush(heads, (head, line))
+        self._lines = {want: line for want, line in self._lines.items() if line.waiting}
         self._wake_at(wake)
 
-    def _serve(self, line: Line) -> float:
-        """Serve one line; return when to look again."""
+    def _serve(self, line: Line) -> float | None:
+        """Serve the first of a line; return None, or where the line must wait when to look again."""
         want = self._allowed(line.want)
-        while line.head()[1] < math.inf:
-            if want is None:
-                return math.inf  # paused: the change that lifts it calls `match`
-            found = self._pool.lease(want, self._clock())
-            if isinstance(found, Lease):
-                heapq.heappop(line.waiting)[-1].set_result(found)
-            elif found.until is not None:
-                return found.until
-            elif want.excluded_tokens or want.excluded_teams or want.excluded_proxies:
-                heapq.heappop(line.waiting)[-1].set_exception(NothingServes())
-            else:
-                return math.inf
+        if want is None:
+            return math.inf  # paused: the change that lifts it calls `match`
+        found = self._pool.lease(want, self._clock())
+        if isinstance(found, Lease):
+            heapq.heappop(line.waiting)[-1].set_result(found)
+            return None
+        if found.until is not None:
+            return found.until
+        if want.excluded_tokens or want.excluded_teams or want.excluded_proxies:
+            heapq.heappop(line.waiting)[-1].set_exception(NothingServes())
+            return None
         return math.inf
 
     def _allowed(self, want: Want) -> Want | None:

@@ -1,7 +1,7 @@
 """A submitted job until the upstream is done with it, and its result until it is kept."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -9,7 +9,6 @@ import structlog
 
 from proxy.domain.classify import conclude
 from proxy.domain.errors import StorageFull
-from proxy.domain.ids import make_id
 from proxy.domain.jobs import File, JobState
 from proxy.domain.outcomes import Outcome, Step, UpstreamFailed, Verdict
 from proxy.domain.polling import next_look
@@ -45,13 +44,15 @@ class NoVideo(Exception):
 async def follow(run: Run) -> None:
     """Look at a submitted job until the upstream is done with it, and end it."""
     shop = run.shop
-    started = run.job.created_at if run.submitted_at is None else run.submitted_at
-    pause = 0.0 if run.submitted_at is None else _pause(run, 0.0)  # what a predecessor left is looked at now
+    is_left = run.submitted_at is None  # by a predecessor: looked at now, before it may be found overdue
+    started = run.submitted_at or run.job.created_at
+    pause = 0.0 if is_left else _pause(run, 0.0)
     troubles = 0
     while True:
-        await asyncio.sleep(pause)
-        if await _is_overdue(run):
+        await asyncio.sleep(_until_deadline(run, pause))
+        if not is_left and await _is_overdue(run):
             return
+        is_left = False
         elapsed = shop.clock() - started
         look = await _look(run)
         shop.reached("polled")
@@ -65,6 +66,12 @@ async def follow(run: Run) -> None:
 
 def _pause(run: Run, elapsed: float) -> float:
     return next_look(elapsed, run.progress, run.shop.learned(run.job).shortest(), run.shop.pace)
+
+
+def _until_deadline(run: Run, pause: float) -> float:
+    """Return the pause, cut short by the deadline where that comes first."""
+    left = run.job.deadline - run.shop.clock()
+    return min(pause, left) if left > 0 else pause
 
 
 async def _conclude(run: Run, look: Running | Done | Ended | Verdict | Trouble, elapsed: float) -> bool:
@@ -105,7 +112,7 @@ async def _look(run: Run) -> Running | Done | Ended | Verdict | Trouble:
 async def _is_overdue(run: Run) -> bool:
     """End the job for its client at its deadline; return whether its slot was held long enough after that, too."""
     now, deadline = run.shop.clock(), run.job.deadline
-    if not run.detached and now >= deadline:
+    if now >= deadline:
         await run.detach(JobState.FAILED, "generation_timeout")
     if now < deadline + HOLD:
         return False
@@ -126,17 +133,18 @@ async def _deliver(run: Run, done: Done) -> None:
     if run.submitted_at is not None:
         run.shop.learned(run.job).learn(run.shop.clock() - run.submitted_at)
     cost = run.shop.estimate(run.job) if done.cost is None else done.cost
-    file, error = (None, None) if run.detached else await _fetch(run, done)
+    file, error = (None, None) if run.ended else await _fetch(run, done)
     state = JobState.FAILED if file is None else JobState.COMPLETED
-    await run.end(state, error, end=run.attempt_end(None), file=file, cost=cost)
+    await run.end(state, error, end=run.attempt_end(None), file=file, cost=cost, charged=file is not None)
 
 
 async def _fetch(run: Run, done: Done) -> tuple[File | None, str | None]:
     """Fetch the result, by another proxy if need be; return its file, or the code of what went wrong.
 
-    A full disk uses up no try: what was paid for is kept once there is room, until the job's deadline.
+    A full disk uses up no try: what was paid for is kept once there is room, until the job's deadline. The file is
+    named after the attempt: what a crash left of it, whole but unknown, is replaced and not kept twice.
     """
-    file_id = make_id("file_", run.shop.clock(), run.shop.entropy(16))
+    file_id = "file_" + (run.job.attempt_id or "").removeprefix("try_")
     tries, pause = 0, FETCH_AGAIN
     while True:
         try:
@@ -157,7 +165,7 @@ async def _fetch_once(run: Run, done: Done, file_id: str) -> tuple[File | None, 
     began_at = shop.clock()
     try:
         async with run.driver.fetch(done, run.access()) as chunks:
-            kept = await shop.media.keep_stream(file_id, _video(chunks))
+            kept = await shop.media.keep_stream(file_id, _video(chunks, shop.reached))
     except NoVideo:
         return None, "upstream_bad_response"
     except UpstreamFailed as failure:
@@ -171,7 +179,7 @@ async def _fetch_once(run: Run, done: Done, file_id: str) -> tuple[File | None, 
     return File(file_id, owner, run.job.id, "video/mp4", kept.size, kept.sha256, now, now + shop.retention), None
 
 
-async def _video(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _video(chunks: AsyncIterator[bytes], reached: Callable[[str], None]) -> AsyncIterator[bytes]:
     """Pass the bytes of an MP4 on. Raises `NoVideo`."""
     held, is_video = b"", False
     async for chunk in chunks:
@@ -183,5 +191,6 @@ async def _video(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         if is_video:
             yield held
             held = b""
+            reached("downloading")
     if not is_video:
         raise NoVideo

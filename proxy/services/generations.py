@@ -1,9 +1,9 @@
 """The client's side of a generation: an order becomes a job, and the job's end an answer."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -20,6 +20,7 @@ from proxy.domain.jobs import File, Job, JobState
 from proxy.domain.keys import Key
 from proxy.domain.limits import Standing
 from proxy.domain.orders import Order
+from proxy.services.awaited import AwaitedJobs
 from proxy.services.images import ImageChecker, decode_data_uri
 from proxy.services.worker import Worker
 from proxy.services.workshop import Workshop
@@ -56,18 +57,6 @@ class Request:
     is_connected: Callable[[], bool]
 
 
-@dataclass(slots=True)
-class Awaited:
-    """A synchronous job whose result nobody has seen yet, and those who wait for it."""
-
-    job_id: str
-    created_at: float
-    clients: list[Callable[[], bool]] = field(default_factory=list)
-
-    def is_abandoned(self) -> bool:
-        return not any(is_connected() for is_connected in self.clients)
-
-
 class Generations:
     def __init__(
         self,
@@ -83,7 +72,7 @@ class Generations:
         self._fetcher = fetcher
         self._checker = checker
         self._options = options
-        self._awaited: OrderedDict[tuple[str, bytes], list[Awaited]] = OrderedDict()
+        self._awaited = AwaitedJobs(options.dedupe_window)
         self._accepting: dict[tuple[str, str], tuple[bytes, asyncio.Future[Job]]] = {}
         self.draining = False
 
@@ -94,7 +83,7 @@ class Generations:
         running = [(job.key_id, job.id) for job in await read(jobs.unfinished)]
         self._shop.limits.restore(admitted, running)
         for job in await read(jobs.unseen_since, now - self._options.dedupe_window):
-            self._awaited.setdefault((job.key_id, job.body_hash), []).append(Awaited(job.id, job.created_at))
+            self._awaited.restore(job)
 
     async def submit(self, caller: Key, request: Request) -> Job:
         """Accept one order as a job; or return the job that this client's earlier, identical request made.
@@ -110,11 +99,11 @@ class Generations:
             return await self._join(caller, request) or await self._accept(caller, request)
         place = (caller.tenant_id, request.idempotency_key)
         if place not in self._accepting:
-            return await self._replay(caller, place[1], request.body_hash) or await self._accept_once(caller, request)
+            return await self._replay(caller, request) or await self._accept_once(caller, request)
         body_hash, accepting = self._accepting[place]
         if body_hash != request.body_hash:
             raise IdempotencyMismatch
-        return await asyncio.shield(accepting)
+        return self._joined(await asyncio.shield(accepting), request)
 
     async def wait(self, job: Job, seconds: float) -> Job:
         """Return the ended job, woken within milliseconds of its end.
@@ -122,17 +111,18 @@ class Generations:
         Raises `GenerationTimeout` when `seconds` have passed, or the gateway stops; the job goes on.
         """
         end = asyncio.get_running_loop().time() + seconds
-        while True:
-            with self._shop.wakeups.waiter(job.id) as woken:
-                job = await self.find(job.id, job.tenant_id)
-                if job.state.is_final:
-                    return job
-                remaining = end - asyncio.get_running_loop().time()
-                if remaining <= 0 or self.draining:
-                    raise GenerationTimeout
-                await asyncio.wait([woken], timeout=remaining)
-                if woken.done() and (ended := woken.result()) is not None:
-                    return ended
+        with self._awaited.waiting(job):
+            while True:
+                with self._shop.wakeups.waiter(job.id) as woken:
+                    job = await self.find(job.id, job.tenant_id)
+                    if job.state.is_final:
+                        return job
+                    remaining = end - asyncio.get_running_loop().time()
+                    if remaining <= 0 or self.draining:
+                        raise GenerationTimeout
+                    await asyncio.wait([woken], timeout=remaining)
+                    if woken.done() and (ended := woken.result()) is not None:
+                        return ended
 
     async def find(self, job_id: str, tenant_id: str) -> Job:
         """Raises `VideoNotFound`, for an absent job and another tenant's alike."""
@@ -153,12 +143,8 @@ class Generations:
 
     async def seen(self, job: Job) -> None:
         """The client was given the result: a later identical request is a new order."""
-        place = (job.key_id, job.body_hash)
-        rest = [awaited for awaited in self._awaited.get(place, ()) if awaited.job_id != job.id]
-        if rest:
-            self._awaited[place] = rest
-        else:
-            self._awaited.pop(place, None)
+        self._shop.reached("answered")
+        self._awaited.drop(job)
         await self._shop.database.write(jobs.seen, (job.id, self._shop.clock()))
 
     async def wake_forever(self) -> None:
@@ -166,7 +152,11 @@ class Generations:
         while True:
             await asyncio.sleep(LOOK)
             awaited = set(self._shop.wakeups.awaited())
-            ended = await self._shop.database.read(jobs.finished_since, self._shop.clock() - 2 * LOOK)
+            try:
+                ended = await self._shop.database.read(jobs.finished_since, self._shop.clock() - 2 * LOOK)
+            except Exception:
+                log.exception("ends_not_read")
+                continue
             for job_id in awaited.intersection(ended):
                 self._shop.wakeups.wake(job_id)
 
@@ -180,29 +170,37 @@ class Generations:
             self._shop.wakeups.wake(job_id)
 
     def is_awaited(self, job_ids: list[str]) -> bool:
-        return not set(job_ids).isdisjoint(self._shop.wakeups.awaited())
+        """Tell whether somebody who is still there waits for one of these jobs."""
+        awaited = set(job_ids).intersection(self._shop.wakeups.awaited())
+        return not awaited <= self._awaited.left_alone()
 
     async def _join(self, caller: Key, request: Request) -> Job | None:
         """Return the job of an identical request whose client left before its answer."""
         if not request.synchronous:
             return None
-        oldest = self._shop.clock() - self._options.dedupe_window
-        for awaited in self._awaited.get((caller.id, request.body_hash), ()):
-            if awaited.created_at > oldest and awaited.is_abandoned():
-                awaited.clients.append(request.is_connected)
-                log.info("request_joined", job=awaited.job_id)
-                return await self.find(awaited.job_id, caller.tenant_id)
-        return None
+        awaited = self._awaited.abandoned((caller.id, request.body_hash), self._shop.clock())
+        if awaited is None:
+            return None
+        awaited.clients.append(request.is_connected)
+        log.info("request_joined", job=awaited.job_id)
+        await asyncio.shield(awaited.accepted)
+        return await self.find(awaited.job_id, caller.tenant_id)
 
-    async def _replay(self, caller: Key, key: str, body_hash: bytes) -> Job | None:
+    async def _replay(self, caller: Key, request: Request) -> Job | None:
         """Return the job that was accepted under the Idempotency-Key. Raises `IdempotencyMismatch`."""
+        key = request.idempotency_key or ""
         found = await self._shop.database.read(jobs.replay, caller.tenant_id, key)
         if found is None:
             return None
         job_id, earlier_hash = found
-        if earlier_hash != body_hash:
+        if earlier_hash != request.body_hash:
             raise IdempotencyMismatch
-        return await self.find(job_id, caller.tenant_id)
+        return self._joined(await self.find(job_id, caller.tenant_id), request)
+
+    def _joined(self, job: Job, request: Request) -> Job:
+        if request.synchronous:
+            self._awaited.come_back(job, request.is_connected)
+        return job
 
     async def _accept_once(self, caller: Key, request: Request) -> Job:
         """Accept under an Idempotency-Key, so that a twin that comes meanwhile joins."""
@@ -232,21 +230,27 @@ class Generations:
         shop.media.require_room()
         shop.limits.admit(caller, job.id, now, self._slot_in(job))
         try:
-            image = await self._image(request.image_url)
-            file = await self._keep(image, job)
-            job = replace(job, input_file_id=file.id)
-            acceptance = jobs.Acceptance(job, shop.estimate(job), file, request.idempotency_key)
-            await shop.database.write(jobs.accept, acceptance)
+            with self._awaited.accepting(job, request.is_connected) if request.synchronous else nullcontext():
+                job = await self._record(job, request)
         except BaseException:
             shop.limits.release(caller.id, job.id)
             raise
         shop.reached("accepted")
-        if request.synchronous:
-            awaited = Awaited(job.id, now, [request.is_connected])
-            self._awaited.setdefault((caller.id, request.body_hash), []).append(awaited)
-            self._forget_old(now)
         self._worker.wake()
-        log.info("job_accepted", job=job.id, key=caller.id, model=job.order.model)
+        log.info("job_accepted", job=job.id, key=caller.id, model=job.order.model, prompt=job.order.prompt)
+        return job
+
+    async def _record(self, job: Job, request: Request) -> Job:
+        """Get and keep the image, and commit the job with it."""
+        image = await self._image(request.image_url)
+        file = await self._keep(image, job)
+        job = replace(job, input_file_id=file.id)
+        acceptance = jobs.Acceptance(job, self._shop.estimate(job), file, request.idempotency_key)
+        try:
+            await self._shop.database.write(jobs.accept, acceptance)
+        except Exception:
+            await self._shop.media.remove(file.id)  # but not where the wait alone was cancelled: the write goes on
+            raise
         return job
 
     def _new_job(self, caller: Key, request: Request, now: float) -> Job:
@@ -290,12 +294,3 @@ class Generations:
         kept = await shop.media.keep(file_id, image.content)
         expires_at = now + shop.retention
         return File(file_id, job.tenant_id, job.id, image.media_type, kept.size, kept.sha256, now, expires_at)
-
-    def _forget_old(self, now: float) -> None:
-        """Drop the oldest places whose window is over."""
-        oldest = now - self._options.dedupe_window
-        while self._awaited:
-            place, awaited = next(iter(self._awaited.items()))
-            if awaited[-1].created_at > oldest:
-                return
-            del self._awaited[place]

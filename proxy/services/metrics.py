@@ -31,7 +31,7 @@ class Metrics:
     def exchange_failed(self, step: str, outcome: str) -> None:
         self._exchanges.labels(step, outcome).inc()
 
-    def watch(self, name: str, help_: str, value: Callable[[], float]) -> None:
+    def watch(self, name: str, help_: str, value: Callable[[], int]) -> None:
         """Show `value()` at each scrape."""
         Gauge(f"grokpool_{name}", help_, registry=self._registry).set_function(value)
 

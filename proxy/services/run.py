@@ -25,19 +25,19 @@ WRITE_AGAIN = 1.0  # seconds before a write that the disk refused is tried again
 
 
 class Run:
-    """The state of one job in work. `detached`: it has ended for its client; only its slot is still held, until the
+    """The state of one job in work. `ended`: it has ended for its client; only its slot is still held, until the
     upstream is done with it."""
 
     def __init__(self, shop: Workshop, job: Job) -> None:
         self.shop = shop
         self.job = job
-        self.detached = job.state.is_final
-        self.sending = False  # inside a submit, which nothing may interrupt
+        self.ended = job.state.is_final
+        self.sending = False  # from an attempt's beginning to its books: nothing may interrupt that
         self.submitted_at: float | None = None  # None: by a predecessor, or not yet
         self.progress = 0
-        self.cancelled = False
         self.task: asyncio.Task[None] | None = None
         self._lease: Lease | None = None
+        self._ending = asyncio.Lock()  # one end is written at a time: the first counts
 
     # The slot
 
@@ -67,7 +67,7 @@ class Run:
         if moved.proxy_id != self.lease.proxy_id:
             self._lease = moved
             self.job = replace(self.job, proxy_id=moved.proxy_id)
-            if not self.detached:
+            if not self.ended:
                 await self.write(jobs.moved, (self.job.id, self.job.fence, moved.proxy_id))
 
     @property
@@ -114,10 +114,15 @@ class Run:
         possible_cost = self.shop.estimate(self.job) if verdict.outcome is Outcome.LOST else None
         return jobs.AttemptEnd(attempt_id, now, verdict.outcome, blame, verdict.evidence, possible_cost)
 
-    async def detach(self, state: JobState, error: str) -> None:
-        """End the job for its client; the run goes on, to hold the slot until the upstream is done."""
-        self.detached = True
-        await self._finish(jobs.Finish(self.job, state, self.shop.clock(), error))
+    async def detach(self, state: JobState, error: str) -> bool:
+        """End the job for its client; the run goes on, to hold the slot until the upstream is done. Return False if
+        the job had ended already."""
+        async with self._ending:
+            if self.ended:
+                return False
+            self.ended = True
+            await self._finish(jobs.Finish(self.job, state, self.shop.clock(), error))
+            return True
 
     async def end(
         self,
@@ -127,15 +132,24 @@ class Run:
         end: jobs.AttemptEnd | None = None,
         file: File | None = None,
         cost: int | None = None,
+        charged: bool = True,
     ) -> None:
-        """Write the end of the job with its charge, in one transaction; of a detached job, what it cost us."""
-        job, now = self.job, self.shop.clock()
-        if not self.detached:
-            money = None if cost is None else jobs.Money(cost, self.shop.price(job).charge(cost))
-            await self._finish(jobs.Finish(job, state, now, error, file, money, end))
-        elif end is not None:
-            money = None if cost is None else jobs.Money(cost, 0)
-            await self.write(jobs.close, jobs.Closing(job, now, end, money))
+        """Write the end of the job with its charge, in one transaction; of one that has ended before, what it cost us.
+
+        With `charged` False the tenant pays nothing.
+        """
+        async with self._ending:
+            job, now = self.job, self.shop.clock()
+            charged = charged and not self.ended
+            money = None if cost is None else jobs.Money(cost, self.shop.price(job).charge(cost) if charged else 0)
+            if not self.ended:
+                self.ended = True
+                await self._finish(jobs.Finish(job, state, now, error, file, money, end))
+                return
+            if end is not None:
+                await self.write(jobs.close, jobs.Closing(job, now, end, money))
+            if file is not None:
+                await self.shop.media.remove(file.id)
 
     async def _finish(self, finish: jobs.Finish) -> None:
         job = finish.job

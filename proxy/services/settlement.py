@@ -6,6 +6,7 @@ import structlog
 
 from proxy.domain.classify import classify
 from proxy.domain.cooldowns import Policy
+from proxy.domain.errors import StorageBusy, StorageFull
 from proxy.domain.outcomes import Signal, Step, UpstreamFailed, Verdict
 from proxy.domain.policy import Exchange
 from proxy.domain.tokens import TokenState
@@ -99,10 +100,14 @@ class Settlements:
         return None
 
     async def _keep(self, token_id: str, settlement: Settlement) -> None:
-        if settlement.cooldowns:
-            await self._database.write(cooldowns.put, settlement.cooldowns)
-        if settlement.disable is not None:
-            await self._disable(token_id, settlement.disable)
+        """Write down what the pool knows already. A disk that takes nothing now costs no job its life."""
+        try:
+            if settlement.cooldowns:
+                await self._database.write(cooldowns.put, settlement.cooldowns)
+            if settlement.disable is not None:
+                await self._disable(token_id, settlement.disable)
+        except (StorageFull, StorageBusy) as refused:
+            log.warning("settlement_not_kept", token=token_id, cause=refused.code)
 
     async def _disable(self, token_id: str, cause: str) -> None:
         """Take a token out of the pool on a confirmed fact."""

@@ -7,7 +7,7 @@ import structlog
 
 from proxy.domain.ids import make_id
 from proxy.domain.jobs import Attempt, JobState
-from proxy.domain.outcomes import Outcome, Phase, Signal, Step, Trouble, UpstreamFailed
+from proxy.domain.outcomes import Blame, Outcome, Phase, Signal, Step, Trouble, UpstreamFailed, Verdict
 from proxy.domain.retries import Retry, Tried, next_try
 from proxy.services.dispatcher import NothingServes, Rank
 from proxy.services.run import Run
@@ -16,6 +16,7 @@ from proxy.upstream.driver import Image
 
 log = structlog.get_logger(__name__)
 
+WITHDRAWN = Verdict(Outcome.CANCELLED, Blame.NOBODY, "cancelled before anything was sent")
 SIGNATURES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp"}
 
 
@@ -23,19 +24,13 @@ async def submit(run: Run) -> bool:
     """Try until an attempt is accepted; False when the job ended without one."""
     tries = await _earlier_tries(run)
     want = _next(run, tries) if tries else None
+    if want is not None and not want.again:
+        await run.end(JobState.FAILED, want.error)
+        return False
     while await _slot(run, want):
-        attempt, signal = await _attempt(run, len(tries) + 1)
-        if signal is None:
-            return True
-        verdict = run.shop.settlements.classify(signal, Step.SUBMIT)
-        settlement = await run.settle(verdict, Step.SUBMIT, attempt.started_at)
-        tries.append(_tried(run, verdict.outcome, settlement.retry, verdict.cost))
-        end = run.attempt_end(verdict, settlement)
-        want = _next(run, tries)
-        if not want.again:
-            await run.end(JobState.FAILED, want.error, end=end, cost=verdict.cost)
-            return False
-        await run.write(jobs.failed, jobs.Failure(run.job.id, run.job.fence, end))
+        want = await _try(run, tries)
+        if want is None or not want.again:
+            return want is None
         run.give_back()
         await asyncio.sleep(want.pause)
     return False
@@ -49,11 +44,15 @@ async def resume_ambiguous(run: Run) -> bool:
     """
     signal = Signal(Phase.AFTER, trouble=Trouble.RESET, detail="the gateway stopped inside the submit")
     end = run.attempt_end(run.shop.settlements.classify(signal, Step.SUBMIT))
-    if run.shop.on_ambiguous == "resubmit_once" and not await _earlier_tries(run):
+    run.sending = True
+    try:
+        if run.ended or not _may_repeat(run, await _earlier_tries(run)):
+            await run.end(JobState.FAILED, "submit_ambiguous", end=end)
+            return False
         await run.write(jobs.failed, jobs.Failure(run.job.id, run.job.fence, end))
-        return await submit(run)
-    await run.end(JobState.FAILED, "submit_ambiguous", end=end)
-    return False
+    finally:
+        run.sending = False
+    return await submit(run)
 
 
 async def _slot(run: Run, retry: Retry | None) -> bool:
@@ -69,8 +68,12 @@ async def _slot(run: Run, retry: Retry | None) -> bool:
             excluded_proxies=retry.excluded_proxies,
             excluded_teams=retry.excluded_teams,
         )
+    left = job.deadline - shop.clock()
     try:
-        async with asyncio.timeout(max(0.0, job.deadline - shop.clock())):
+        if left <= 0:  # it may have waited for a gateway to start
+            await run.end(JobState.FAILED, "generation_timeout")
+            return False
+        async with asyncio.timeout(left):
             run.hold(await shop.dispatcher.lease(want, Rank(job.priority, job.queue_tag)))
     except TimeoutError:
         await run.end(JobState.FAILED, "generation_timeout")
@@ -82,10 +85,26 @@ async def _slot(run: Run, retry: Retry | None) -> bool:
     return True
 
 
-async def _attempt(run: Run, number: int) -> tuple[Attempt, Signal | None]:
-    """Make one attempt: committed as `sending` before the submit, the upstream's id stored right after it."""
-    shop, job, lease = run.shop, run.job, run.lease
+async def _try(run: Run, tries: list[Tried]) -> Retry | None:
+    """Make one attempt, add it to `tries` and write down how it ended; None: it was accepted."""
     image = await _image(run)
+    run.sending = True
+    try:
+        attempt = await _begin(run, len(tries) + 1)
+        if run.ended:
+            await run.end(JobState.CANCELLED, None, end=run.attempt_end(WITHDRAWN))
+            return Retry(False, "job_cancelled", WITHDRAWN.reason)
+        upstream_id, signal = await _send(run, image)
+        if upstream_id is not None:
+            await _accepted(run, attempt, upstream_id)
+        return None if signal is None else await _failed(run, attempt, signal, tries)
+    finally:
+        run.sending = False
+
+
+async def _begin(run: Run, number: int) -> Attempt:
+    """Commit the attempt, before anything is sent: no crash can hide it then."""
+    shop, job, lease = run.shop, run.job, run.lease
     now = shop.clock()
     attempt = Attempt(
         id=make_id("try_", now, shop.entropy(16)),
@@ -96,17 +115,10 @@ async def _attempt(run: Run, number: int) -> tuple[Attempt, Signal | None]:
         started_at=now,
         why=lease.why,
     )
-    run.sending = True
-    try:
-        await run.write(jobs.begin, jobs.Beginning(attempt, job.fence))
-        shop.reached("sending")
-        run.job = replace(job, attempt_id=attempt.id, token_id=lease.token_id, proxy_id=lease.proxy_id)
-        upstream_id, signal = await _send(run, image)
-        if upstream_id is not None:
-            await _accepted(run, attempt, upstream_id)
-        return attempt, signal
-    finally:
-        run.sending = False
+    await run.write(jobs.begin, jobs.Beginning(attempt, job.fence))
+    run.job = replace(job, attempt_id=attempt.id, token_id=lease.token_id, proxy_id=lease.proxy_id)
+    shop.reached("sending")
+    return attempt
 
 
 async def _send(run: Run, image: Image | None) -> tuple[str | None, Signal | None]:
@@ -121,6 +133,7 @@ async def _send(run: Run, image: Image | None) -> tuple[str | None, Signal | Non
 
 
 async def _accepted(run: Run, attempt: Attempt, upstream_id: str) -> None:
+    """Store the upstream's id, at once."""
     run.shop.reached("submit_answered")
     job = run.job
     await run.write(jobs.submitted, jobs.Submission(job.id, job.fence, attempt.id, upstream_id))
@@ -129,6 +142,19 @@ async def _accepted(run: Run, attempt: Attempt, upstream_id: str) -> None:
     run.shop.reached("submitted")
     await run.settle(None, Step.SUBMIT, attempt.started_at)
     log.info("submitted", job=job.id, attempt=attempt.id, token=attempt.token_id, proxy=attempt.proxy_id)
+
+
+async def _failed(run: Run, attempt: Attempt, signal: Signal, tries: list[Tried]) -> Retry:
+    """Settle an attempt that was not accepted, and send the job back to the queue or end it."""
+    verdict = run.shop.settlements.classify(signal, Step.SUBMIT)
+    settlement = await run.settle(verdict, Step.SUBMIT, attempt.started_at)
+    tries.append(_tried(run, verdict.outcome, settlement.retry, verdict.cost))
+    end, want = run.attempt_end(verdict, settlement), _next(run, tries)
+    if run.ended or not want.again:
+        await run.end(JobState.FAILED, want.error, end=end, cost=verdict.cost)
+        return replace(want, again=False)
+    await run.write(jobs.failed, jobs.Failure(run.job.id, run.job.fence, end))
+    return want
 
 
 async def _image(run: Run) -> Image | None:
@@ -141,8 +167,13 @@ async def _image(run: Run) -> Image | None:
 def _next(run: Run, tries: list[Tried]) -> Retry:
     shop = run.shop
     retry = next_try(tries, shop.pool.proxies(), shop.jitter(), shop.settlements.policy)
-    repeat = retry.error == "submit_ambiguous" and shop.on_ambiguous == "resubmit_once" and len(tries) == 1
+    repeat = tries[-1].outcome is Outcome.LOST and _may_repeat(run, tries[:-1])
     return replace(retry, again=True) if repeat else retry
+
+
+def _may_repeat(run: Run, earlier: list[Tried]) -> bool:
+    """Tell whether an order whose submit was lost is sent again: once, where the setting says so."""
+    return run.shop.on_ambiguous == "resubmit_once" and all(tried.outcome is not Outcome.LOST for tried in earlier)
 
 
 def _tried(run: Run, outcome: Outcome, retry: bool, cost: int | None) -> Tried:

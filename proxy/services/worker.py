@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -41,6 +42,7 @@ class Worker:
             log.info("jobs_taken_over", jobs=freed)
         for job in await self._shop.database.read(jobs.held_after_end):
             self._begin(job)  # ended for its client; its slot is held until the upstream is done
+        await self._claim(running=True)  # these take their slots before anybody new can
         self._due.set()
         self._tasks.start(self._claim_forever(), "claims")
 
@@ -59,12 +61,9 @@ class Worker:
         """Cancel a job of this worker; False when it has no such job. Its waiters are told at once; the token's slot
         is held until the upstream is done with what it has taken."""
         run = self._runs.get(job_id)
-        if run is None or run.detached or run.task is None:
+        if run is None or run.task is None or not await run.detach(JobState.CANCELLED, "job_cancelled"):
             return False
-        run.cancelled = True
-        if run.sending or run.job.upstream_id is not None:
-            await run.detach(JobState.CANCELLED, "job_cancelled")
-        else:
+        if not run.sending and run.job.upstream_id is None:
             run.task.cancel()
             await asyncio.wait([run.task])
         return True
@@ -79,32 +78,37 @@ class Worker:
         while (left := end - loop.time()) > 0 and self._must_wait(is_awaited):
             await asyncio.wait(self._unfinished(), timeout=min(left, DRAIN_STEP))
         await self._tasks.close()
-        await self._shop.database.write(_RELEASE, self._id)
+        with suppress(StorageBusy, StorageFull):  # the next start takes them over all the same
+            await self._shop.database.write(_RELEASE, self._id)
 
     def _unfinished(self) -> list[asyncio.Task[None]]:
         return [run.task for run in self._runs.values() if run.task is not None]
 
     def _must_wait(self, is_awaited: Callable[[list[str]], bool]) -> bool:
-        live = [job_id for job_id, run in self._runs.items() if not run.detached]
-        return any(self._runs[job_id].sending for job_id in live) or is_awaited(live)
+        live = [job_id for job_id, run in self._runs.items() if not run.ended]
+        return any(run.sending for run in self._runs.values()) or is_awaited(live)
 
     async def _claim_forever(self) -> None:
         while not self._draining:
             self._due.clear()
             try:
                 full = await self._claim()
-            except (StorageBusy, StorageFull):
+            except Exception as refused:
+                log.warning("claim_failed", cause=str(refused))
                 await asyncio.sleep(RETRY)
                 continue
             if not full:
                 await _wait(self._due, LOOK)
 
-    async def _claim(self) -> bool:
-        """Claim what there is room for; return whether more may be due."""
-        room = min(CLAIM, self._max_in_flight - len(self._runs))
+    async def _claim(self, *, running: bool = False) -> bool:
+        """Claim what there is room for, `running` ones alone or any; return whether more may be due."""
+        room = self._max_in_flight - len(self._runs)
+        room = room if running else min(CLAIM, room)
         if room <= 0:
             return False
-        claimed = await self._shop.database.write(jobs.claim, jobs.Claim(self._id, room))
+        claimed = await self._shop.database.write(jobs.claim, jobs.Claim(self._id, room, running))
+        if claimed:
+            self._shop.reached("claimed")
         for job in claimed:
             self._begin(job)
         return len(claimed) == room
@@ -118,10 +122,6 @@ class Worker:
         """See a job to its end, whatever happens."""
         try:
             await _work(run)
-        except asyncio.CancelledError:
-            if not run.cancelled:
-                raise  # handed over: the row says how far it has come
-            await run.end(JobState.CANCELLED, "job_cancelled")
         except StaleFence:
             log.warning("job_lost_to_another_worker", job=run.job.id)
         except Exception:
@@ -137,7 +137,7 @@ async def _work(run: Run) -> None:
     match run.job.state:
         case JobState.QUEUED:
             accepted = await submit(run)
-        case JobState.SENDING:
+        case _ if run.job.upstream_id is None:
             accepted = await resume_ambiguous(run)
         case _:
             run.adopt()

@@ -66,7 +66,7 @@ class Search:
     def through(self, index: Index, below: float = math.inf) -> float:
         """Look for a token with a score lower than `below`; return its score, or `below`."""
         passed: list[Entry] = []
-        while (entry := index.first()) is not None and entry[0] < below:
+        while (entry := index.first()) is not None and (self.best is None or entry[0] < below):
             if self._is_excluded(entry[2]):
                 passed.append(index.pop())
             elif self._must_stop(entry):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, case, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.dml import Update
 
@@ -32,6 +32,7 @@ class Acceptance:
 class Claim:
     worker: str
     limit: int
+    running: bool = False  # only those that an upstream is at work on
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def claim(connection: Connection, batch: Sequence[Claim]) -> Sequence[list[Job]]
 
 
 def begin(connection: Connection, batch: Sequence[Beginning]) -> Sequence[None]:
-    """Record that attempts are about to be made. Raises `StaleFence`."""
+    """Record that attempts are about to be made. Raises `StaleFence`, also where the job has ended meanwhile."""
     connection.execute(insert(attempts), [asdict(each.attempt) for each in batch])
     rows = [
         {
@@ -140,14 +141,15 @@ def begin(connection: Connection, batch: Sequence[Beginning]) -> Sequence[None]:
         }
         for each in batch
     ]
-    _fenced(connection, _FENCED.values(state=JobState.SENDING, upstream_id=None), rows)
+    _fenced(connection, _UNFINISHED.values(state=JobState.SENDING, upstream_id=None), rows)
     return [None] * len(batch)
 
 
 def submitted(connection: Connection, batch: Sequence[Submission]) -> Sequence[None]:
-    """Store the upstream's ids. Raises `StaleFence`."""
+    """Store the upstream's ids; a job that was cancelled meanwhile stays so. Raises `StaleFence`."""
     rows = [{"job": each.job_id, "held": each.fence, "upstream_id": each.upstream_id} for each in batch]
-    _fenced(connection, _FENCED.values(state=JobState.RUNNING), rows)
+    state = case((jobs.c.finished_at.is_(None), JobState.RUNNING), else_=jobs.c.state)
+    _fenced(connection, _FENCED.values(state=state), rows)
     ids = [{"attempt": each.attempt_id, "upstream_id": each.upstream_id} for each in batch]
     connection.execute(_ATTEMPT, ids)
     return [None] * len(batch)
@@ -156,7 +158,7 @@ def submitted(connection: Connection, batch: Sequence[Submission]) -> Sequence[N
 def failed(connection: Connection, batch: Sequence[Failure]) -> Sequence[None]:
     """End attempts whose jobs will be tried again. Raises `StaleFence`."""
     rows = [{"job": each.job_id, "held": each.fence} for each in batch]
-    _fenced(connection, _FENCED.values(state=JobState.QUEUED, upstream_id=None), rows)
+    _fenced(connection, _UNFINISHED.values(state=JobState.QUEUED, upstream_id=None), rows)
     _end_attempts(connection, [each.end for each in batch])
     return [None] * len(batch)
 
@@ -168,7 +170,7 @@ def moved(connection: Connection, batch: Sequence[tuple[str, int, str | None]]) 
 
 
 def finish(connection: Connection, batch: Sequence[Finish]) -> Sequence[None]:
-    """End jobs. Raises `StaleFence`."""
+    """End jobs, each once. Raises `StaleFence`."""
     rows = [
         {
             "job": each.job.id,
@@ -180,7 +182,7 @@ def finish(connection: Connection, batch: Sequence[Finish]) -> Sequence[None]:
         }
         for each in batch
     ]
-    _fenced(connection, _FENCED.values(worker=None), rows)
+    _fenced(connection, _UNFINISHED.values(worker=None), rows)
     _end_attempts(connection, [each.end for each in batch if each.end is not None])
     _insert_files(connection, [each.file for each in batch if each.file is not None])
     settled = [{"work": each.job.id, "released_at": each.now} for each in batch]
@@ -195,9 +197,7 @@ def cancel(connection: Connection, batch: Sequence[tuple[Job, float]]) -> Sequen
     Raises `StaleFence` when somebody has claimed it since it was read.
     """
     rows = [{"job": job.id, "held": job.fence, "fence": job.fence + 1, "finished_at": now} for job, now in batch]
-    ended = _FENCED.where(jobs.c.finished_at.is_(None)).values(
-        state=JobState.CANCELLED, error="job_cancelled", worker=None
-    )
+    ended = _UNFINISHED.values(state=JobState.CANCELLED, error="job_cancelled", worker=None)
     _fenced(connection, ended, rows)
     released = [{"work": job.id, "released_at": now} for job, now in batch]
     connection.execute(update(reservations).where(reservations.c.work_id == bindparam("work")), released)
@@ -282,9 +282,9 @@ def admitted_since(connection: Connection, moment: float) -> list[tuple[str, flo
 
 
 def unseen_since(connection: Connection, moment: float) -> list[Job]:
-    """Return the synchronous jobs accepted since `moment` whose clients never had an answer."""
+    """Return the synchronous jobs accepted since `moment` whose clients never had an answer, oldest first."""
     query = select(jobs).where(jobs.c.created_at > moment, jobs.c.synchronous, jobs.c.seen_at.is_(None))
-    return [_job(row) for row in connection.execute(query)]
+    return [_job(row) for row in connection.execute(query.order_by(jobs.c.created_at))]
 
 
 def replay(connection: Connection, tenant_id: str, key: str) -> tuple[str, bytes] | None:
@@ -322,6 +322,7 @@ def counts(connection: Connection, since: float) -> dict[str, int]:
 
 
 _FENCED: Update = update(jobs).where(jobs.c.id == bindparam("job"), jobs.c.fence == bindparam("held"))
+_UNFINISHED: Update = _FENCED.where(jobs.c.finished_at.is_(None))
 _ATTEMPT: Update = update(attempts).where(attempts.c.id == bindparam("attempt"))
 
 
@@ -336,6 +337,8 @@ def _fenced(connection: Connection, statement: Update, rows: list[dict[str, Any]
 
 def _claim(connection: Connection, wanted: Claim) -> list[Job]:
     due: ColumnElement[bool] = jobs.c.finished_at.is_(None) & jobs.c.worker.is_(None)
+    if wanted.running:
+        due &= jobs.c.state == JobState.RUNNING
     first = (
         select(jobs.c.id)
         .where(due)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from proxy.domain.keys import Key, KeyLimits, KeySecret
 from proxy.domain.tenants import Tenant
@@ -83,6 +83,13 @@ def load(connection: Connection, ids: Collection[str] | None = None) -> list[tup
 def secrets_of(connection: Connection, key_id: str) -> list[KeySecret]:
     query = select(key_secrets).where(key_secrets.c.key_id == key_id).order_by(key_secrets.c.created_at)
     return [_secret(row) for row in connection.execute(query)]
+
+
+def count_valid(connection: Connection, now: float) -> int:
+    """Return how many keys are neither revoked nor expired."""
+    lasting = keys.c.expires_at.is_(None) | (keys.c.expires_at > now)
+    query = select(func.count()).select_from(keys).where(keys.c.revoked_at.is_(None), lasting)
+    return int(connection.execute(query).scalar_one())
 
 
 def tenant(connection: Connection, tenant_id: str) -> Tenant | None:

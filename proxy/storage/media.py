@@ -31,9 +31,10 @@ class Kept:
 
 
 class MediaStore:
-    def __init__(self, root: Path, min_free_bytes: int) -> None:
+    def __init__(self, root: Path, min_free_bytes: int, reached: Callable[[str], None] = lambda _step: None) -> None:
         self._root = root
         self._min_free_bytes = min_free_bytes
+        self._reached = reached  # told of each step towards a whole file; a crash test stops there
 
     def path(self, file_id: str) -> Path:
         return self._root / file_id[-FOLDER_DIGITS:] / file_id
@@ -67,7 +68,7 @@ class MediaStore:
                     await _on_disk(_append, part, bytes(pending), digest)
                     pending.clear()
             size += len(pending)
-            await _on_disk(_commit, part, path, bytes(pending), digest)
+            await _on_disk(self._commit, part, path, bytes(pending), digest)
         finally:
             part.unlink(missing_ok=True)
         return Kept(size, digest.digest())
@@ -82,6 +83,14 @@ class MediaStore:
         """Remove what a crash left half-written."""
         for part in self._root.glob("*/*.part"):
             part.unlink(missing_ok=True)
+
+    def _commit(self, part: Path, path: Path, block: bytes, digest: "hashlib._Hash") -> None:
+        """Write the last block, and give the file its name once all of it is on the disk."""
+        _append(part, block, digest, last=True)
+        self._reached("synced")
+        part.replace(path)
+        self._reached("renamed")
+        sync_folder(path.parent)
 
 
 async def _on_disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -100,10 +109,3 @@ def _append(part: Path, block: bytes, digest: "hashlib._Hash", *, last: bool = F
         if last:
             file.flush()
             os.fsync(file.fileno())
-
-
-def _commit(part: Path, path: Path, block: bytes, digest: "hashlib._Hash") -> None:
-    """Write the last block, and give the file its name once all of it is on the disk."""
-    _append(part, block, digest, last=True)
-    part.replace(path)
-    sync_folder(path.parent)

@@ -73,7 +73,7 @@ def rotate(connection: Connection, rotation: Rotation) -> int:
 
 def _reseal_column(connection: Connection, sealer: Sealer, of: SealedColumn) -> int:
     query = select(of.row, of.column).where(of.column.is_not(None))
-    stale = [(row, value) for row, value in connection.execute(query).tuples() if not sealer.is_current(value)]
+    stale = [(row, value) for row, value in connection.execute(query) if not sealer.is_current(value)]
     for row, value in stale:
         place = Place(of.table.name, row, of.name)
         anew = sealer.seal(sealer.open(value, place).reveal(), place)

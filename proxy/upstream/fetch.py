@@ -97,10 +97,12 @@ class ImageFetcher:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise Refused("the answer is compressed")
         limit = self._limits.max_bytes
+        if (response.content_length or 0) > limit:
+            raise ImageTooLarge(limit)
         content = bytearray()
         async for piece in response.content.iter_any():
             content += piece
-            if len(content) > limit or (response.content_length or 0) > limit:
+            if len(content) > limit:
                 raise ImageTooLarge(limit)
         return bytes(content)
 

@@ -48,7 +48,7 @@ async def body_of(request: web.Request) -> AsyncIterator[bytes]:
     Raises `UnsupportedMediaType` for an encoded body, `BodyTooLarge`, `BodyTooSlow`, `BodyMemoryFull`.
     """
     options, memory = request.app[OPTIONS], request.app[BODIES]
-    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+    if any(encoding.lower() != "identity" for encoding in request.headers.getall(hdrs.CONTENT_ENCODING, [])):
         raise UnsupportedMediaType
     if request.content_length is not None and request.content_length > options.max_body:
         raise BodyTooLarge(options.max_body)

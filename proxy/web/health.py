@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from proxy.domain.errors import GatewayError
+from proxy.services.metrics import Metrics
 from proxy.web.context import METRICS, READY
 from proxy.web.responses import json_response
 from proxy.web.routes import Audience, Route
@@ -25,6 +26,14 @@ async def get_ready(request: web.Request) -> web.Response:
 
 async def get_metrics(request: web.Request) -> web.Response:
     return web.Response(body=request.app[METRICS].render(), headers={"Content-Type": EXPOSITION})
+
+
+def metrics_application(metrics: Metrics) -> web.Application:
+    """Return what answers on `server.metrics_port`: /metrics, without a key."""
+    app = web.Application()
+    app[METRICS] = metrics
+    app.router.add_get("/metrics", get_metrics)
+    return app
 
 
 ROUTES = [

@@ -1,17 +1,21 @@
 """Kept files by signed link: `/media/{file}.mp4?exp=…&kid=…&sig=…`. No key is needed, the signature speaks."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
+from pathlib import Path
 
 from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
 
 from proxy.domain.errors import InvalidParameter, NotFound, PermissionDenied
 from proxy.domain.jobs import File
 from proxy.domain.signing import Link, is_signed, key_id, read_expiry, sign
 from proxy.storage.media import MediaStore
-from proxy.web.context import CLOCK, GENERATIONS
+from proxy.web.context import CLOCK, GENERATIONS, OPTIONS
 from proxy.web.routes import Audience, Route
+from proxy.web.server import reset
 
 EXTENSIONS = {"video/mp4": ".mp4", "image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp"}
 PARAMETERS = ("exp", "kid", "sig")
@@ -37,6 +41,22 @@ class Links:
 LINKS = web.AppKey("LINKS", Links)
 
 
+class Download(web.FileResponse):
+    """A file that its client must take within `seconds`; a link needs no key, and a file sent is a file held open."""
+
+    def __init__(self, path: Path, headers: Mapping[str, str], seconds: float) -> None:
+        super().__init__(path, headers=headers)
+        self._seconds = seconds
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await super().prepare(request)
+        except TimeoutError:
+            reset(request)
+            raise ConnectionResetError("the client reads too slowly") from None
+
+
 async def get_media(request: web.Request) -> web.StreamResponse:
     """Answer with the file: ranges, HEAD and conditional requests as RFC 9110 has them."""
     links = request.app[LINKS]
@@ -53,7 +73,9 @@ async def get_media(request: web.Request) -> web.StreamResponse:
     path = links.store.path(file.id)
     if not path.is_file():
         raise NotFound
-    return web.FileResponse(path, headers=_headers(file, expires, extension))
+    options = request.app[OPTIONS]
+    seconds = options.body_grace + file.size / options.body_rate
+    return Download(path, _headers(file, expires, extension), seconds)
 
 
 def _parameter(request: web.Request, name: str) -> str:

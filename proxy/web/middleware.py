@@ -88,6 +88,8 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
         case None if request.path.startswith("/v1/"):
             if request.app[GATEKEEPER].caller(_secret(request), request.app[CLOCK]()) is None:
                 raise Unauthorized  # what is there and what is not is told to clients alone
+        case None if request.path.startswith("/admin/"):
+            _admin(request)  # and here to the operator
         case None:
             pass
     return await handler(request)
@@ -107,11 +109,14 @@ def language(request: web.Request) -> Language:
 
 
 def _secret(request: web.Request) -> str:
-    """Return the key of `Authorization: Bearer KEY` or `x-api-key: KEY`; empty where there is none."""
+    """Return the key of `Authorization: Bearer KEY` or `x-api-key: KEY`; empty where there is none.
+
+    No key has a character beyond ASCII, least of all one of the bytes that are not even text.
+    """
     scheme, _, secret = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    if scheme.lower() == "bearer":
-        return secret.strip()
-    return request.headers.get("x-api-key", "").strip()
+    if scheme.lower() != "bearer":
+        secret = request.headers.get("x-api-key", "")
+    return secret.strip() if secret.isascii() else ""
 
 
 def _admin(request: web.Request) -> str:
@@ -126,5 +131,6 @@ def _admin(request: web.Request) -> str:
 
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     """Put the request's id on every answer, and keep browsers from guessing types."""
-    response.headers["x-request-id"] = request.get(REQUEST_ID, "")
+    if REQUEST_ID in request:
+        response.headers["x-request-id"] = request[REQUEST_ID]
     response.headers.setdefault("X-Content-Type-Options", "nosniff")

@@ -15,6 +15,10 @@ class Audience(StrEnum):
     ADMIN = "admin"  # the admin key, or whoever may open the socket in the data folder
 
 
+# An id has a prefix: /admin/tokens/import is nobody's path, and no token of that name.
+ADMIN_ID = "{id:[0-9a-z]+[_-][0-9a-z_-]+}"
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     method: str
@@ -30,11 +34,12 @@ def add(app: web.Application, routes: Iterable[Route]) -> None:
     """Add routes; a GET answers HEAD too."""
     audiences: dict[tuple[str, str], Audience] = {}
     for route in routes:
-        added = app.router.add_route(route.method, route.path, route.handler)
+        path = route.path.replace("{id}", ADMIN_ID) if route.audience is Audience.ADMIN else route.path
+        added = app.router.add_route(route.method, path, route.handler)
         canonical = added.resource.canonical if added.resource is not None else route.path
         audiences[route.method, canonical] = route.audience
         if route.method == "GET":
-            app.router.add_route("HEAD", route.path, route.handler)
+            app.router.add_route("HEAD", path, route.handler)
             audiences["HEAD", canonical] = route.audience
     app[AUDIENCES] = audiences
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from proxy.domain.proxies import Address
+from proxy.upstream.transport import Timeouts, Transport
 from tests.upstream import proxy_servers
 from tests.upstream.certificates import Authority, authority
 from tests.upstream.xai_server import XaiServer
@@ -14,6 +15,21 @@ from tests.upstream.xai_server import XaiServer
 @pytest.fixture(scope="session")
 def trusted(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+async def transport(trusted: Authority) -> AsyncIterator[Transport]:
+    transport = Transport(ca_file=trusted.ca_file)
+    yield transport
+    await transport.close()
+
+
+@pytest.fixture
+async def hasty(trusted: Authority) -> AsyncIterator[Transport]:
+    """A transport that waits for nothing long."""
+    transport = Transport(ca_file=trusted.ca_file, timeouts=Timeouts(connect=0.5, answer=0.5, idle=0.3, download=1.0))
+    yield transport
+    await transport.close()
 
 
 @pytest.fixture

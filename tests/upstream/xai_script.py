@@ -167,3 +167,9 @@ def described(content: bytes) -> Any:
         digest = hashlib.sha256(encoded.encode()).hexdigest()
         body["image"] = {"media_type": media_type, "base64_bytes": len(encoded), "base64_sha256": digest}
     return body
+
+
+def mp4(size: int) -> bytes:
+    """Return `size` bytes (at least 32) in the boxes of an MP4 file without a picture."""
+    head = struct.pack(">I4s4sI4s4s", 24, b"ftyp", b"isom", 512, b"isom", b"mp41")
+    return head + struct.pack(">I4s", size - len(head), b"free") + bytes(size - len(head) - 8)

@@ -18,7 +18,6 @@ import asyncio
 import hashlib
 import signal
 import ssl
-import struct
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
@@ -29,7 +28,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from tests.upstream.xai_script import NAMED, Call, Exchange, Serve, Step
+from tests.upstream.xai_script import NAMED, Call, Exchange, Serve, Step, mp4
 
 KINDS = ("submit", "poll", "result", "key")
 TICKS_PER_SECOND = 500_000_000  # of video: $0.05
@@ -43,12 +42,6 @@ class Job:
     made_at: float
     ends_at: float | None  # None: when `finish` says so
     fetched: int = 0
-
-
-def mp4(size: int) -> bytes:
-    """Return `size` bytes (at least 32) in the boxes of an MP4 file without a picture."""
-    head = struct.pack(">I4s4sI4s4s", 24, b"ftyp", b"isom", 512, b"isom", b"mp41")
-    return head + struct.pack(">I4s", size - len(head), b"free") + bytes(size - len(head) - 8)
 
 
 class XaiServer:
@@ -74,6 +67,7 @@ class XaiServer:
         self.jobs: dict[str, Job] = {}
         self.peaks: dict[str, int] = defaultdict(int)  # most unfinished jobs at a time, by token
         self.teams: dict[str, str] = {}  # by token; a token that is not here has a team of its own
+        self._peers: set[object] = set()
         self._unfinished: dict[str, list[Job]] = defaultdict(list)
         self._scripts: dict[tuple[str, str | None], deque[Step]] = defaultdict(deque)
         self._standing: dict[tuple[str, str | None], Step] = {}
@@ -91,6 +85,11 @@ class XaiServer:
     @property
     def base_url(self) -> str:
         return f"{self.origin}/v1"
+
+    @property
+    def connections(self) -> int:
+        """How many connections the calls have come over."""
+        return len(self._peers)
 
     def script(self, kind: str, *steps: Step, token: str | None = None) -> None:
         """Let the next calls of `kind` (of `token`, or of any) end in these steps, one each; then as asked again."""
@@ -239,6 +238,7 @@ class XaiServer:
         )
         call.request_id = request.match_info.get("id")
         self.ledger.append(call)
+        self._peers.add(request.transport and request.transport.get_extra_info("peername"))
         self._news.set()
         self._news = asyncio.Event()
         try:
