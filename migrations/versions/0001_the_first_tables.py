@@ -274,7 +274,6 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_key_secrets_key_id"), ["key_id"], unique=False)
 
 
-
 def downgrade() -> None:
     with op.batch_alter_table("key_secrets", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_key_secrets_key_id"))

@@ -63,8 +63,13 @@ def serve(
         gateway = Gateway(settings, redactor, sandbox=sandbox)
         with explained():
             runner.run(gateway.start())
-        announce(gateway, where.as_json)
-        runner.run(gateway.serve_forever())
+        runner.run(stay(gateway, where.as_json))
+
+
+async def stay(gateway: "Gateway", as_json: bool) -> None:
+    """Serve until a signal, and announce it once a signal would be heard."""
+    asyncio.get_running_loop().call_soon(announce, gateway, as_json)
+    await gateway.serve_forever()
 
 
 def loop_factory(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:

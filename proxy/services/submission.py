@@ -11,6 +11,7 @@ from proxy.domain.outcomes import Blame, Outcome, Phase, Signal, Step, Trouble, 
 from proxy.domain.retries import Retry, Tried, next_try
 from proxy.services.dispatcher import NothingServes, Rank
 from proxy.services.run import Run
+from proxy.state.leases import Want
 from proxy.storage import jobs
 from proxy.upstream.driver import Image
 
@@ -56,33 +57,43 @@ async def resume_ambiguous(run: Run) -> bool:
 
 
 async def _slot(run: Run, retry: Retry | None) -> bool:
-    """Wait for a slot; False (and the job ended) when there will be none, or its deadline passed first."""
+    """Wait for a slot; False, and the job ended, where there is none for it in its time."""
+    error = await _lease(run, retry)
+    if error is not None:
+        await run.end(JobState.FAILED, error)
+    return error is None
+
+
+async def _lease(run: Run, retry: Retry | None) -> str | None:
+    """Take a slot; or return the code of the failure that there is none for the job."""
     shop, job = run.shop, run.job
-    want = shop.want(job)
-    if retry is not None:
-        want = replace(
-            want,
-            token_id=retry.token_id,
-            preferred_token=retry.preferred_token,
-            excluded_tokens=retry.excluded_tokens,
-            excluded_proxies=retry.excluded_proxies,
-            excluded_teams=retry.excluded_teams,
-        )
+    want = shop.want(job) if retry is None else _narrowed(shop.want(job), retry)
+    failure = "upstream_failed" if retry is None else retry.error
     left = job.deadline - shop.clock()
+    if left <= 0:
+        return "generation_timeout"  # it may have waited for a gateway to start
+    if retry is not None and (shop.dispatcher.outlook(want) or 0.0) > left:
+        return failure
     try:
-        if left <= 0:  # it may have waited for a gateway to start
-            await run.end(JobState.FAILED, "generation_timeout")
-            return False
         async with asyncio.timeout(left):
             run.hold(await shop.dispatcher.lease(want, Rank(job.priority, job.queue_tag)))
     except TimeoutError:
-        await run.end(JobState.FAILED, "generation_timeout")
-        return False
+        return "generation_timeout"
     except NothingServes:
-        await run.end(JobState.FAILED, "upstream_failed" if retry is None else retry.error)
-        return False
+        return failure
     shop.reached("leased")
-    return True
+    return None
+
+
+def _narrowed(want: Want, retry: Retry) -> Want:
+    return replace(
+        want,
+        token_id=retry.token_id,
+        preferred_token=retry.preferred_token,
+        excluded_tokens=retry.excluded_tokens,
+        excluded_proxies=retry.excluded_proxies,
+        excluded_teams=retry.excluded_teams,
+    )
 
 
 async def _try(run: Run, tries: list[Tried]) -> Retry | None:
@@ -167,6 +178,9 @@ async def _image(run: Run) -> Image | None:
 def _next(run: Run, tries: list[Tried]) -> Retry:
     shop = run.shop
     retry = next_try(tries, shop.pool.proxies(), shop.jitter(), shop.settlements.policy)
+    # A throttled token rests anyway; where there is no other, the order waits for it.
+    throttled = {tried.token_id for tried in tries if tried.outcome is Outcome.THROTTLED}
+    retry = replace(retry, excluded_tokens=retry.excluded_tokens - throttled)
     repeat = tries[-1].outcome is Outcome.LOST and _may_repeat(run, tries[:-1])
     return replace(retry, again=True) if repeat else retry
 

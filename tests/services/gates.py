@@ -11,7 +11,7 @@ from pathlib import Path
 from aiohttp import web
 
 from tests.gateway import Steps
-from tests.upstream.xai_script import Exchange
+from tests.upstream.xai_script import Exchange, Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,17 @@ class Gate:
         await exchange.read()
         await self.opened.wait()
         return await exchange.as_asked(exchange.call)
+
+
+class Refusal(Gate):
+    """Answers 429 once it is opened."""
+
+    def __init__(self, opened: asyncio.Event) -> None:
+        super().__init__(opened)
+
+    async def carry_out(self, exchange: Exchange) -> web.StreamResponse | None:
+        await self.opened.wait()
+        return await Reply(429, {"code": "resource-exhausted", "error": "too many requests"}).carry_out(exchange)
 
 
 @contextmanager

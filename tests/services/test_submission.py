@@ -50,7 +50,8 @@ async def all_completed(gateway: Running, key: str, ids: list[str]) -> None:
 
 
 async def test_no_token_ever_does_more_than_its_concurrency_allows(tmp_path: Path) -> None:
-    async with XaiServer(seconds=0.1) as xai, house(tmp_path, xai, tokens=5, concurrency=2) as gateway:
+    options = {"policy__max_attempts": 9, "policy__max_free_attempts": 9}
+    async with XaiServer(seconds=0.1) as xai, house(tmp_path, xai, tokens=5, concurrency=2, **options) as gateway:
         key = await gateway.api.key()
         steps: list[Step] = [Serve(), throttled(1), Serve(), SICK, Serve()]
         xai.script("submit", *steps * 4)
@@ -150,6 +151,27 @@ async def test_a_wait_that_the_upstream_asks_for_is_kept(tmp_path: Path) -> None
         for call in xai.calls("submit", "xai-0")[1:]:
             assert call.at - (refused.ended_at or 0.0) >= 1.0
         books.audit(tmp_path, xai)
+
+
+async def test_an_order_waits_for_the_only_token_that_was_throttled(tmp_path: Path) -> None:
+    async with XaiServer(seconds=0.0) as xai, house(tmp_path, xai, tokens=1) as gateway:
+        key = await gateway.api.key()
+        xai.script("submit", throttled(1))
+        assert (await gateway.api.generate(key)).status == 200
+        refused, accepted = xai.calls("submit")
+        assert 1.0 <= accepted.at - (refused.ended_at or 0.0) < 5.0
+
+
+async def test_an_order_does_not_wait_for_a_rest_that_outlasts_it(tmp_path: Path) -> None:
+    async with XaiServer(seconds=0.0) as xai, house(tmp_path, xai, tokens=1) as gateway:
+        key = await gateway.api.key()
+        xai.script("submit", throttled(3600))
+        answer = await gateway.api.generate(key)
+        assert (answer.status, answer.code) == (502, "upstream_failed")
+        refused = await gateway.api.generate(key, "later")
+        assert (refused.status, refused.code) == (503, "no_token_available")
+        assert 3000 < int(refused.headers["Retry-After"]) < 4500
+        assert len(xai.calls("submit")) == 1
 
 
 async def test_one_order_that_meets_unexplained_refusals_touches_two_tokens(tmp_path: Path) -> None:
