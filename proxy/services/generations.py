@@ -126,8 +126,8 @@ class Generations:
 
     async def find(self, job_id: str, tenant_id: str) -> Job:
         """Raises `VideoNotFound`, for an absent job and another tenant's alike."""
-        job = await self._shop.database.read(jobs.find, job_id, tenant_id)
-        if job is None:
+        job = self._worker.job(job_id) or await self._shop.database.read(jobs.find, job_id, tenant_id)
+        if job is None or job.tenant_id != tenant_id:
             raise VideoNotFound
         return job
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
@@ -49,6 +50,14 @@ class Worker:
     def wake(self) -> None:
         """A job is due."""
         self._due.set()
+
+    def job(self, job_id: str) -> Job | None:
+        """Return a job in work as it stands, without a look at its row; None where it is not in work, or ending."""
+        run = self._runs.get(job_id)
+        if run is None or run.ended:
+            return None
+        is_sending = run.sending and run.job.upstream_id is None
+        return replace(run.job, state=JobState.SENDING) if is_sending else run.job
 
     def progress(self, job_id: str) -> int:
         run = self._runs.get(job_id)

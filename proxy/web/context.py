@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from proxy.domain.errors import GatewayError
 from proxy.domain.keys import Key
 from proxy.domain.orders import Model
 from proxy.services.access import Gatekeeper
@@ -36,3 +37,4 @@ ENTROPY: web.AppKey[Callable[[int], bytes]] = web.AppKey("ENTROPY")
 CALLER = web.RequestKey("CALLER", Key)
 ACTOR = web.RequestKey("ACTOR", str)  # who acts on the admin API, for the audit
 REQUEST_ID = web.RequestKey("REQUEST_ID", str)
+REFUSAL = web.RequestKey("REFUSAL", GatewayError)  # why the request failed, for its line in the log

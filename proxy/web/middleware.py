@@ -15,7 +15,7 @@ from proxy.domain.errors import (
     Unauthorized,
 )
 from proxy.domain.ids import make_id
-from proxy.web.context import ACTOR, CALLER, CLOCK, ENTROPY, GATEKEEPER, METRICS, OPTIONS, REQUEST_ID
+from proxy.web.context import ACTOR, CALLER, CLOCK, ENTROPY, GATEKEEPER, METRICS, OPTIONS, REFUSAL, REQUEST_ID
 from proxy.web.errors import UNAUTHORIZED_BODY, answer
 from proxy.web.messages import Language, language_of
 from proxy.web.responses import json_response
@@ -39,7 +39,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         route = NO_ROUTE if resource is None else resource.canonical
         request.app[METRICS].answered(request.method, route, response.status, seconds)
-        caller = request.get(CALLER)
+        caller, refused = request.get(CALLER), request.get(REFUSAL)
         log.info(
             "request",
             method=request.method,
@@ -47,6 +47,8 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
             status=response.status,
             ms=round(seconds * 1000, 1),
             key=None if caller is None else caller.id,
+            code=None if refused is None else refused.code,
+            cause=getattr(refused, "cause", None),
         )
     return response
 
@@ -61,8 +63,7 @@ async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
             return json_response(UNAUTHORIZED_BODY, 401, {hdrs.WWW_AUTHENTICATE: "Bearer"})
         return answer(error, language(request))
     except GatewayError as error:
-        log.info("refused", code=error.code, cause=getattr(error, "cause", None))
-        return answer(error, language(request))
+        return refusal(request, error)
     except web.HTTPException as error:
         return _routing(error, language(request))
     except ConnectionError:
@@ -93,6 +94,12 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
         case None:
             pass
     return await handler(request)
+
+
+def refusal(request: web.Request, error: GatewayError) -> web.Response:
+    """Return the answer to a request that failed, and note why for its line in the log."""
+    request[REFUSAL] = error
+    return answer(error, language(request))
 
 
 def _routing(error: web.HTTPException, spoken: Language) -> web.StreamResponse:

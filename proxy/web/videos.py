@@ -25,7 +25,7 @@ from proxy.web.context import CALLER, GENERATIONS, MODELS, OPTIONS
 from proxy.web.dialects import document
 from proxy.web.errors import answer
 from proxy.web.media import LINKS
-from proxy.web.middleware import language
+from proxy.web.middleware import language, refusal
 from proxy.web.responses import json_response
 from proxy.web.routes import Audience, Route
 
@@ -54,9 +54,9 @@ async def create_video(request: web.Request) -> web.StreamResponse:
     except document.SchemaError as error:
         return json_response(error.body, 400)
     except JobError as error:
-        return answer(error, language(request))
+        return refusal(request, error)
     except GatewayError as error:
-        response = answer(error, language(request))
+        response = refusal(request, error)
         _show_standing(request, response)
         return response
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import pytest
+import structlog
 from aiohttp import ClientResponse, ClientSession
 from PIL import Image
 
@@ -132,6 +133,16 @@ async def test_rows_8_and_9_one_text_for_every_cause(house: House, image_url: st
     assert await refused(await post(house, secret, image_url=image_url)) == (400, expected)
     empty = {"message": "图片URL不能为空", "type": "validation_error", "code": "invalid_image_url"}
     assert await refused(await post(house, secret, image_url="")) == (400, empty)
+
+
+async def test_row_20_the_log_has_the_cause_that_the_client_is_not_told(tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with opened(tmp_path) as house:
+            answer = await post(house, await house.api.key(), image_url="http://127.0.0.1/a.png")
+            assert "denied" not in await answer.text()
+    (line,) = [line for line in lines if line["event"] == "request" and line["status"] == 400]
+    assert line["code"] == "invalid_image_url"
+    assert line["cause"] == "the address is denied"
 
 
 async def test_row_11_a_model_that_makes_no_videos(house: House) -> None:
