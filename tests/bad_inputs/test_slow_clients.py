@@ -166,12 +166,21 @@ async def connected(running: Running, count: int) -> AsyncIterator[list[Stream]]
 async def dripping(stream: Stream, pieces: list[bytes], pause: float) -> bytes:
     """Send the pieces one after the other, until the other side closes; return what it said."""
     reader, writer = stream
-    answer = asyncio.ensure_future(reader.read())
+    answer = asyncio.ensure_future(read_all(reader))
     for piece in pieces:
         writer.write(piece)
         if (await asyncio.wait([answer], timeout=pause))[0]:
             break
     return await answer
+
+
+async def read_all(reader: asyncio.StreamReader) -> bytes:
+    """Return what came before the end, be it a reset: that is how a connection ends on which more was still coming."""
+    answer = b""
+    with suppress(ConnectionError):
+        while piece := await reader.read(65_536):
+            answer += piece
+    return answer
 
 
 def ask_for(link: str) -> bytes:

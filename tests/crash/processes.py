@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from threading import Thread
@@ -41,7 +41,9 @@ class Process:
         return int(self.ready.result(0)["pid"])
 
     def send(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        """Signal the gateway; one that has ended a moment ago needs none."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     async def ended(self, within: float = PATIENCE) -> int:
         async with asyncio.timeout(within):
