@@ -47,7 +47,7 @@ class Process:
 
     async def ended(self, within: float = PATIENCE) -> int:
         async with asyncio.timeout(within):
-            return await asyncio.wrap_future(self.status)
+            return await asyncio.shield(asyncio.wrap_future(self.status))  # who stops waiting stops no other
 
 
 class Processes:
