@@ -20,7 +20,7 @@ from proxy.domain.proxies import parse
 from proxy.domain.tokens import Token
 from proxy.logs import Redactor
 from proxy.services.access import Gatekeeper
-from proxy.services.admin_key import AdminKey
+from proxy.services.admin_key import AdminKey, make_admin_key
 from proxy.services.audit import Audit
 from proxy.services.catalog import Catalog
 from proxy.services.dispatcher import Dispatcher
@@ -63,7 +63,6 @@ from proxy.web.middleware import admit, explain, observe, stamp
 
 log = structlog.get_logger(__name__)
 
-ADMIN_KEY_BYTES = 36
 POLLERS = 256  # looks at the upstream at the same time
 SHUTDOWN = 5.0  # seconds for answers under way once the waiters have been sent away
 
@@ -313,7 +312,7 @@ class Gateway:
             return self.settings.admin_key.reveal()
         path = self._folder.admin_key
         if not path.exists():
-            write_private(path, secrets.token_urlsafe(ADMIN_KEY_BYTES) + "\n")
+            write_private(path, make_admin_key(secrets.token_bytes) + "\n")
             self.admin_key_note = str(path)
         return path.read_text().strip()
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from proxy.cli import items
 from proxy.cli.command import Where, located
 from proxy.cli.connection import item, reach
 from proxy.cli.output import answer, moment, more, pairs, table
@@ -74,9 +75,7 @@ def list_proxies(
 @located
 def show(where: Where, id_: Id) -> None:
     """Show one proxy, and why it rests."""
-    with reach(where) as admin:
-        proxy = admin.get(item("proxies", id_))
-    answer(where.as_json, proxy, lambda: show_one(proxy, admin.now))
+    items.show(where, "proxies", id_, show_one)
 
 
 @app.command("update")
@@ -102,32 +101,28 @@ def update(
 @located
 def test(where: Where, id_: Id) -> None:
     """Go out through a proxy and tell which address the world sees. Exits with 1 where that fails."""
-    with reach(where) as admin:
-        result = admin.post(item("proxies", id_, "test"))
-    answer(where.as_json, result, lambda: pairs(result))
-    if not result["ok"]:
-        raise typer.Exit(1)
+    items.test(where, "proxies", id_)
 
 
 @app.command("enable")
 @located
 def enable(where: Where, id_: Id) -> None:
     """Let traffic leave through a proxy."""
-    act(where, id_, "enable")
+    items.act(where, "proxies", id_, "enable", show_one)
 
 
 @app.command("disable")
 @located
 def disable(where: Where, id_: Id) -> None:
     """Let nothing new leave through a proxy."""
-    act(where, id_, "disable")
+    items.act(where, "proxies", id_, "disable", show_one)
 
 
 @app.command("clear")
 @located
 def clear(where: Where, id_: Id) -> None:
     """End a proxy's cooldowns."""
-    act(where, id_, "clear")
+    items.act(where, "proxies", id_, "clear", show_one)
 
 
 @app.command("remove")
@@ -138,15 +133,7 @@ def remove(
     force: Annotated[bool, typer.Option("--force", help="Even if tokens are pinned to it, or it is the last.")] = False,
 ) -> None:
     """Remove a proxy. Without any, upstream traffic goes direct."""
-    with reach(where) as admin:
-        removed = admin.delete(item("proxies", id_) + ("?force=true" if force else ""))
-    answer(where.as_json, removed, lambda: typer.echo(f"{removed['id']} is removed"))
-
-
-def act(where: Where, id_: str, verb: str) -> None:
-    with reach(where) as admin:
-        proxy = admin.post(item("proxies", id_, verb))
-    answer(where.as_json, proxy, lambda: show_one(proxy, admin.now))
+    items.remove(where, "proxies", id_, force)
 
 
 def clearance(file: str | None) -> str | None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from proxy.cli import items
 from proxy.cli.command import Where, located
 from proxy.cli.connection import item, reach
 from proxy.cli.output import answer, moment, more, pairs, table
@@ -86,9 +87,7 @@ def list_tokens(
 @located
 def show(where: Where, id_: Id) -> None:
     """Show one token, and why it rests."""
-    with reach(where) as admin:
-        token = admin.get(item("tokens", id_))
-    answer(where.as_json, token, lambda: show_one(token, admin.now))
+    items.show(where, "tokens", id_, show_one)
 
 
 @app.command("update")
@@ -119,25 +118,21 @@ def update(
 @located
 def test(where: Where, id_: Id) -> None:
     """Ask the upstream whether it knows the token; free of charge. Exits with 1 where it does not."""
-    with reach(where) as admin:
-        result = admin.post(item("tokens", id_, "test"))
-    answer(where.as_json, result, lambda: pairs(result))
-    if not result["ok"]:
-        raise typer.Exit(1)
+    items.test(where, "tokens", id_)
 
 
 @app.command("enable")
 @located
 def enable(where: Where, id_: Id) -> None:
     """Let a token take work."""
-    act(where, id_, "enable")
+    items.act(where, "tokens", id_, "enable", show_one)
 
 
 @app.command("disable")
 @located
 def disable(where: Where, id_: Id) -> None:
     """Give a token no new work; it finishes its own."""
-    act(where, id_, "disable")
+    items.act(where, "tokens", id_, "disable", show_one)
 
 
 @app.command("drain")
@@ -158,7 +153,7 @@ def drain(
 @located
 def clear(where: Where, id_: Id) -> None:
     """End a token's cooldowns, and those of its team."""
-    act(where, id_, "clear")
+    items.act(where, "tokens", id_, "clear", show_one)
 
 
 @app.command("remove")
@@ -167,15 +162,7 @@ def remove(
     where: Where, id_: Id, force: Annotated[bool, typer.Option("--force", help="Even while jobs run on it.")] = False
 ) -> None:
     """Take a token out of the pool. Jobs that run on it finish."""
-    with reach(where) as admin:
-        removed = admin.delete(item("tokens", id_) + ("?force=true" if force else ""))
-    answer(where.as_json, removed, lambda: typer.echo(f"{removed['id']} is removed"))
-
-
-def act(where: Where, id_: str, verb: str) -> None:
-    with reach(where) as admin:
-        token = admin.post(item("tokens", id_, verb))
-    answer(where.as_json, token, lambda: show_one(token, admin.now))
+    items.remove(where, "tokens", id_, force)
 
 
 def model_list(models: list[str] | None) -> list[str] | str | None:

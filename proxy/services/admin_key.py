@@ -18,6 +18,10 @@ ENTROPY_BYTES = 36
 DIGITS = 58  # of base 32: all of the entropy
 
 
+def make_admin_key(entropy: Callable[[int], bytes]) -> str:
+    return encode(int.from_bytes(entropy(ENTROPY_BYTES)), DIGITS)
+
+
 class AdminKey:
     """`register` keeps a secret out of the log."""
 
@@ -47,7 +51,7 @@ class AdminKey:
         """
         if self._from_environment:
             raise Conflict("The admin key comes from GROKPOOL_ADMIN_KEY: change it there and restart.")
-        key = encode(int.from_bytes(self._entropy(ENTROPY_BYTES)), DIGITS)
+        key = make_admin_key(self._entropy)
         self._register(key)
         await self._database.write(_RECORD, Act(self._clock(), actor, "admin_key.reset", "admin_key", {}))
         await asyncio.to_thread(write_private, self.file, key + "\n")

@@ -14,9 +14,10 @@ from proxy.domain.proxies import Address, InvalidProxy, Proxy, parse
 from proxy.domain.secret import Secret
 from proxy.services.catalog import Catalog
 from proxy.services.dispatcher import Dispatcher
+from proxy.services.rests import Rests
 from proxy.state.leases import ProxyView
 from proxy.state.pool import Pool
-from proxy.storage import cooldowns, proxies, tokens
+from proxy.storage import proxies, tokens
 from proxy.storage.changes import Act
 from proxy.storage.database import Database
 from proxy.storage.writer import each
@@ -75,7 +76,7 @@ class Proxies:
         self._database = database
         self._catalog = catalog
         self._pool = pool
-        self._dispatcher = dispatcher
+        self._rests = Rests(database, pool, dispatcher, clock)
         self._transport = transport
         self._sealing = sealing
         self._exit_check_url = exit_check_url
@@ -153,14 +154,7 @@ class Proxies:
     async def clear(self, actor: str, proxy_id: str) -> ShownProxy:
         """End the rests of a proxy. Raises `NotFound`."""
         rows = [row for row in (await self.show(proxy_id)).live.cooldowns if row.subject.kind in OWN]
-        if rows:
-            now = self._clock()
-            subjects = tuple(row.subject for row in rows)
-            act = Act(now, actor, "proxy.clear", proxy_id, {"causes": sorted({row.cause for row in rows})})
-            await self._database.write(_CLEAR, cooldowns.Clearing(subjects, act))
-            for subject in subjects:
-                self._pool.clear(subject, now)
-            self._dispatcher.match()
+        await self._rests.clear(actor, "proxy.clear", proxy_id, rows)
         return await self.show(proxy_id)
 
     async def remove(self, actor: str, proxy_id: str, force: bool) -> None:
@@ -270,4 +264,3 @@ def parsed(url: Secret | None) -> Address:
 _CREATE = each(proxies.create)
 _CHANGE = each(proxies.change)
 _REMOVE = each(proxies.remove)
-_CLEAR = each(cooldowns.clear)

@@ -13,10 +13,11 @@ from proxy.domain.secret import Secret
 from proxy.domain.tokens import Token, TokenState
 from proxy.services.catalog import Catalog
 from proxy.services.dispatcher import Dispatcher
+from proxy.services.rests import Rests
 from proxy.services.settlement import Settlements
 from proxy.state.leases import Lease, NotNow, TokenView
 from proxy.state.pool import Pool
-from proxy.storage import attempts, cooldowns, tokens
+from proxy.storage import attempts, tokens
 from proxy.storage.changes import Act
 from proxy.storage.database import Database
 from proxy.storage.seal import Pepper
@@ -72,7 +73,7 @@ class Tokens:
         self._database = database
         self._catalog = catalog
         self._pool = pool
-        self._dispatcher = dispatcher
+        self._rests = Rests(database, pool, dispatcher, clock)
         self._settlements = settlements
         self._drivers = drivers
         self._pepper = pepper
@@ -218,17 +219,9 @@ class Tokens:
 
     async def _clear(self, actor: str, token_id: str, kinds: frozenset[SubjectKind]) -> None:
         await self._catalog.follow()
-        now = self._clock()
-        view = self._pool.token_view(token_id, now)
+        view = self._pool.token_view(token_id, self._clock())
         rows = [row for row in view.cooldowns if row.subject.kind in kinds]
-        if not rows:
-            return
-        subjects = tuple(row.subject for row in rows)
-        act = Act(now, actor, "token.clear", token_id, {"causes": sorted({row.cause for row in rows})})
-        await self._database.write(_CLEAR, cooldowns.Clearing(subjects, act))
-        for subject in subjects:
-            self._pool.clear(subject, now)
-        self._dispatcher.match()
+        await self._rests.clear(actor, "token.clear", token_id, rows)
 
     def _hash(self, secret: Secret) -> bytes:
         return self._pepper.hash("token", secret.reveal())
@@ -252,4 +245,3 @@ class Tokens:
 
 _ADD = each(tokens.add)
 _ALTER = each(tokens.alter)
-_CLEAR = each(cooldowns.clear)

@@ -218,12 +218,6 @@ def seen(connection: Connection, batch: Sequence[tuple[str, float]]) -> Sequence
     return [None] * len(batch)
 
 
-def request_cancel(connection: Connection, batch: Sequence[tuple[str, float]]) -> Sequence[None]:
-    rows = [{"job": job_id, "cancel_requested_at": now} for job_id, now in batch]
-    connection.execute(update(jobs).where(jobs.c.id == bindparam("job"), jobs.c.finished_at.is_(None)), rows)
-    return [None] * len(batch)
-
-
 def take_over(connection: Connection, worker: str) -> int:
     """Free the unfinished jobs that a predecessor held, for `worker`; return how many. One machine, one process."""
     held = jobs.c.finished_at.is_(None) & jobs.c.worker.is_not(None) & (jobs.c.worker != worker)
